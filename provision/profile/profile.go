@@ -1,0 +1,95 @@
+// Package profile is nodeprov's language: HCL source in, evaluated blocks with
+// source ranges out. It is pure: it reads no file, no environment and nothing
+// of the machine; all of that is handed in.
+//
+// User mistakes come back as hcl.Diagnostics, all of them at once, each on the
+// exact key or value. Mistakes of the caller panic.
+package profile
+
+import (
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// SchemaVersion is the only value that `nodeprov { schema = … }` may have.
+const SchemaVersion = 1
+
+// Source is one file's text.
+type Source struct {
+	// Name stands in diagnostics: a path as the user gave it, or
+	// "builtin://base".
+	Name string
+	Text []byte
+}
+
+// Assignment gives a variable a value from outside the profile.
+type Assignment struct {
+	Name string
+	// Text is the value as the user wrote it. For a variable of type string it
+	// is taken literally; for any other type it is parsed as an HCL expression.
+	// Ignored when Value is set.
+	Text string
+	// Value is set instead of Text for values that come from a file of
+	// variables, which is HCL already.
+	Value cty.Value
+	// From says where it came from, for diagnostics: "--var", "NODEPROV_VAR_role"
+	// or a file's name.
+	From string
+	// Range is the place in a file of variables; zero for other sources.
+	Range hcl.Range
+	// Lenient assignments may name a variable that the profile does not have
+	// (environment and *.auto.hclvars, which serve several profiles).
+	Lenient bool
+}
+
+// Options are what a profile is evaluated with.
+type Options struct {
+	// Schemas are the constructs besides the language's own.
+	Schemas []Schema
+	// Host is the value of `host`, see host.Facts.Value. It may be unknown
+	// (cty.UnknownVal of host.FactsType): validate and --root have no host.
+	Host cty.Value
+	// Vars are in rising precedence: the last assignment of a name wins.
+	Vars []Assignment
+}
+
+// Profile is an evaluated profile.
+type Profile struct {
+	// Name is the Source's.
+	Name string
+	// Blocks are in source order, without the language's own ones.
+	Blocks []Block
+	// Files are the parsed sources by name, for printing diagnostics.
+	Files map[string]*hcl.File
+}
+
+// Block is one evaluated construct of a Schema.
+type Block struct {
+	// Type is the Schema's.
+	Type string
+	// Label is empty where the schema has none.
+	Label string
+	// Range is the block's header, or the attribute's name for a Map.
+	Range hcl.Range
+	// Attrs holds the attributes that were written or have a default. For a
+	// Map it holds the only one, under the Schema's Type.
+	Attrs map[string]Value
+}
+
+// Value is an evaluated expression and its place.
+type Value struct {
+	cty.Value // unknown where it follows from an unknown host
+	// Range is the expression's; for a default, the block's header.
+	Range hcl.Range
+	// Entries are the elements in source order, of values that are maps or
+	// objects. Where a key's own range cannot be told (merge(), for-expressions)
+	// its ranges are the whole expression's.
+	Entries []Entry
+}
+
+// Entry is one element of a map.
+type Entry struct {
+	Key      string
+	KeyRange hcl.Range
+	Value    Value
+}
