@@ -1,0 +1,51 @@
+package units
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestFiles(t *testing.T) {
+	files, err := Files(Options{BinDir: "/opt/node/bin/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"/etc/systemd/system/lbd.service":            "multi-user.target",
+		"/etc/systemd/system/nodeprov-apply.service": "multi-user.target",
+		"/etc/systemd/system/nodeprov-early.service": "sysinit.target",
+	}
+	if len(files) != len(want) {
+		t.Errorf("%d files, want %d", len(files), len(want))
+	}
+	for _, f := range files {
+		text := string(f.Text)
+		if !strings.Contains(text, "\nExecStart=/opt/node/bin/") || strings.Contains(text, "{{") || strings.Contains(text, "<no value>") {
+			t.Errorf("%s:\n%s", f.Path, text)
+		}
+		by, err := WantedBy(f)
+		if err != nil || !slices.Equal(by, []string{want[f.Path]}) {
+			t.Errorf("%s is wanted by %q, %v", f.Path, by, err)
+		}
+		if f.Mode != 0o644 {
+			t.Errorf("%s: mode %o", f.Path, f.Mode)
+		}
+		// Each of these made a cycle, or hung a boot, in the field.
+		for _, bad := range []string{"cloud-init.target", "cloud-final", "network-online.target", "Requires="} {
+			for line := range strings.Lines(text) {
+				if !strings.HasPrefix(line, "#") && strings.Contains(line, bad) {
+					t.Errorf("%s: %s", f.Path, line)
+				}
+			}
+		}
+	}
+}
+
+func TestFilesRefuses(t *testing.T) {
+	for _, dir := range []string{"", "bin", "/opt/my node/bin", "/opt/%n"} {
+		if _, err := Files(Options{BinDir: dir}); err == nil {
+			t.Errorf("%q was accepted", dir)
+		}
+	}
+}
