@@ -49,7 +49,7 @@ func (d *Datapath) Apply(b Batch) error {
 
 	// Frontends go before they come: one may move to another service of the batch.
 	for _, k := range b.Delete {
-		k = k.short()
+		k = k.Short()
 		e := d.table.services[k]
 		if e == nil {
 			continue
@@ -159,15 +159,15 @@ func (d *Datapath) plan(b Batch, refuse func(Key, error)) []*change {
 	seen := map[Key]bool{}
 	leaves := map[Frontend]bool{} // frontends that their owner gives up in this batch
 	for _, k := range b.Delete {
-		if e := d.table.services[k.short()]; e != nil {
+		if e := d.table.services[k.Short()]; e != nil {
 			for f := range e.frontends {
 				leaves[f] = true
 			}
 		}
-		seen[k.short()] = true
+		seen[k.Short()] = true
 	}
 	for _, s := range b.Set {
-		key := s.Key.short()
+		key := s.Key.Short()
 		if seen[key] {
 			refuse(s.Key, errors.New("named twice in one batch"))
 			continue

@@ -10,7 +10,7 @@
 
 #include "layout.h"
 
-char _license[] SEC("license") = "Dual BSD/GPL";
+char _license[] SEC("license") = "GPL";
 
 // Set by the loader from what the kernel can do. They are frozen before the
 // programs are verified, so code behind a false one is never looked at.

@@ -316,7 +316,7 @@ func (k Key) value() (n sockServiceName) {
 	if k.IPv6 {
 		n.Family = 6
 	}
-	copy(n.Name[:], k.short().Service)
+	copy(n.Name[:], k.Short().Service)
 	return n
 }
 
@@ -325,9 +325,9 @@ func (n sockServiceName) key() Key {
 	return Key{Service: string(name), IPv6: n.Family == 6}
 }
 
-// short returns the key under which the maps know k: a name longer than the
+// Short returns the key under which the maps know k: a name longer than the
 // element ends in a digest of the whole.
-func (k Key) short() Key {
+func (k Key) Short() Key {
 	if limit := len(sockServiceName{}.Name); len(k.Service) > limit {
 		sum := fmt.Sprintf("~%x", sha256.Sum256([]byte(k.Service)))[:17]
 		k.Service = k.Service[:limit-len(sum)] + sum

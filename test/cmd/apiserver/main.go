@@ -1,11 +1,12 @@
-// apiserver: etcd + kube-apiserver (+ EndpointSlice controller) in one process.
+// Command apiserver is a real kube-apiserver for tests: etcd, the API server and
+// the EndpointSlice controller in one process. It prints "ready" when it serves
+// and ends on SIGTERM.
 package main
 
 import (
 	"context"
 	"flag"
-	"log/slog"
-	"net"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -14,26 +15,33 @@ import (
 )
 
 func main() {
-	bind := flag.String("bind", "127.0.0.1", "")
-	adv := flag.String("advertise", "", "")
-	port := flag.Int("port", 6443, "")
-	kc := flag.String("kubeconfig", "kubeconfig", "")
-	dir := flag.String("dir", "", "")
-	eps := flag.Bool("endpointslice", true, "")
-	authz := flag.String("authz", "RBAC", "")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	s, err := controlplane.Start(ctx, controlplane.Options{Dir: *dir, Bind: net.ParseIP(*bind), Advertise: net.ParseIP(*adv), Port: *port, Kubeconfig: *kc, AuthorizationMode: *authz, ExtraFlags: flag.Args()})
-	if err != nil {
-		slog.Error("start", "err", err)
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "apiserver:", err)
 		os.Exit(1)
 	}
-	if *eps {
-		go controlplane.RunEndpointSlice(ctx, s.Config)
+}
+
+func run() error {
+	var o controlplane.Options
+	flag.StringVar(&o.Dir, "dir", "", "state directory")
+	flag.IntVar(&o.Port, "port", 0, "port on 127.0.0.1; 0: any")
+	flag.StringVar(&o.Kubeconfig, "kubeconfig", "", "where to write the kubeconfigs (FILE and FILE.proxy)")
+	flag.StringVar(&o.ServiceCIDRs, "service-cidrs", "10.43.0.0/16,fd43::/112", "as --service-cluster-ip-range")
+	flag.Parse()
+	o.Flags = flag.Args()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	s, err := controlplane.Start(ctx, o)
+	if err != nil {
+		return err
 	}
+	done := make(chan error, 1)
+	go func() { done <- controlplane.RunEndpointSlice(ctx, s.Config) }()
+	fmt.Println("ready")
 	<-ctx.Done()
-	if err := s.Stop(); err != nil {
-		slog.Error("stop", "err", err)
+	if err := <-done; err != nil {
+		return err
 	}
+	return s.Stop()
 }
