@@ -167,7 +167,7 @@ func (d *Datapath) plan(b Batch, refuse func(Key, error)) []*change {
 		seen[k.Short()] = true
 	}
 	for _, s := range b.Set {
-		key := s.Key.Short()
+		key := s.Short()
 		if seen[key] {
 			refuse(s.Key, errors.New("named twice in one batch"))
 			continue

@@ -8,6 +8,7 @@ import (
 // Protocol is an IP protocol number.
 type Protocol uint8
 
+// The protocols that are balanced.
 const (
 	TCP Protocol = 6
 	UDP Protocol = 17

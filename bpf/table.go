@@ -93,13 +93,14 @@ func dump[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
 			n *= 2
 			continue
 		}
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		end := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !end {
 			return nil, fmt.Errorf("map %s: %w", m.String(), err)
 		}
 		for i := range got {
 			out[keys[i]] = values[i]
 		}
-		if err != nil {
+		if end {
 			return out, nil
 		}
 	}

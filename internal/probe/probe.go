@@ -175,7 +175,7 @@ func (o options) socket(typ int, a netip.AddrPort) (int, unix.Sockaddr, error) {
 // The runtime's own signals interrupt blocking calls.
 func retry(call func() error) error {
 	for {
-		if err := call(); err != unix.EINTR {
+		if err := call(); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
@@ -184,7 +184,7 @@ func retry(call func() error) error {
 // connect goes on waiting where a signal interrupted it.
 func connect(fd int, sa unix.Sockaddr) error {
 	err := retry(func() error { return unix.Connect(fd, sa) })
-	if err == unix.EISCONN {
+	if errors.Is(err, unix.EISCONN) {
 		return nil
 	}
 	return err
