@@ -377,15 +377,18 @@ func (d *Datapath) collectLater(g garbage) {
 // collect deletes g. What cannot be deleted now is found by restore in the next
 // life; an ID that still has anything is not given again.
 func (d *Datapath) collect(g garbage) {
+	var left error
 	if len(g.slots) > 0 {
 		if _, err := d.maps[sockMapBackendsV1].BatchDelete(g.slots, nil); err != nil {
 			for _, k := range g.slots { // a batch stops at the first key that is not there
-				d.maps[sockMapBackendsV1].Delete(k)
+				if err := d.maps[sockMapBackendsV1].Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+					left = err
+				}
 			}
 		}
 	}
 	for _, id := range g.ids {
-		err := d.maps[sockMapServicesV1].Put(id, sockService{})
+		err := errors.Join(left, d.maps[sockMapServicesV1].Put(id, sockService{}))
 		if e := d.maps[sockMapNamesV1].Delete(id); e != nil && !errors.Is(e, ebpf.ErrKeyNotExist) {
 			err = errors.Join(err, e)
 		}

@@ -3,6 +3,7 @@ package provision
 import (
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/nodeprov/nodeprov/provision/host"
 	"github.com/nodeprov/nodeprov/provision/profile"
 )
 
@@ -18,8 +19,9 @@ type Kind struct {
 	Schema *profile.Schema
 	// Wanted turns one evaluated construct into settings. It checks everything
 	// that needs no machine; a value that is unknown is checked as far as it
-	// can be, and gives no setting.
-	Wanted func(profile.Block) ([]Wanted, hcl.Diagnostics)
+	// can be, and gives no setting. The facts are nil where the host is unknown
+	// (validate, --root): then settings that follow from facts are left out.
+	Wanted func(b profile.Block, f *host.Facts) ([]Wanted, hcl.Diagnostics)
 	// Open makes the setting of a journaled key, given the part after "NAME/".
 	// Its error says that the key is not one of this kind's.
 	Open func(name string) (Setting, error)

@@ -31,6 +31,14 @@ type Setting interface {
 	Write(context.Context, *host.Host, Value) error
 }
 
+// Comparer is a Setting that can read a value which nobody can ask for, such as
+// that of a service that keeps failing. Same tells whether live is as good as
+// writing want can make it; whoever has a Setting without its Wanted (going
+// back) asks it. Without it, values are the same when they are equal.
+type Comparer interface {
+	Same(live, want Value) bool
+}
+
 // Class says what a setting's failure means for the whole apply.
 type Class string
 
@@ -75,8 +83,12 @@ type Wanted struct {
 	OnError Class
 	// Unsupported says, for a live value that is Absent, why it cannot be set
 	// and what to do; it returns nil where absence is a value like any other.
-	// A nil func is the latter.
-	Unsupported func() error
+	// A nil func is the latter. The host is there to look for what may have
+	// been meant instead.
+	Unsupported func(*host.Host) error
+	// Scope is this setting's own where the Kind's does not hold for all of
+	// them (sysctls are of both scopes); empty means the Kind's.
+	Scope Scope
 	// Equal tells whether live satisfies want; nil compares the values.
 	Equal func(live, want Value) bool
 	// Others are the other places that set this and may win or lose against us,

@@ -30,7 +30,7 @@ type Assignment struct {
 	// Ignored when Value is set.
 	Text string
 	// Value is set instead of Text for values that come from a file of
-	// variables, which is HCL already.
+	// variables, which is HCL already; see ParseVars.
 	Value cty.Value
 	// From says where it came from, for diagnostics: "--var", "NODEPROV_VAR_role"
 	// or a file's name.
@@ -47,7 +47,8 @@ type Options struct {
 	// Schemas are the constructs besides the language's own.
 	Schemas []Schema
 	// Host is the value of `host`, see host.Facts.Value. It may be unknown
-	// (cty.UnknownVal of host.FactsType): validate and --root have no host.
+	// (cty.UnknownVal of host.FactsType): validate and --root have no host. The
+	// match block needs host.arch and host.kernel.version, both strings.
 	Host cty.Value
 	// Vars are in rising precedence: the last assignment of a name wins.
 	Vars []Assignment
@@ -59,7 +60,9 @@ type Profile struct {
 	Name string
 	// Blocks are in source order, without the language's own ones.
 	Blocks []Block
-	// Files are the parsed sources by name, for printing diagnostics.
+	// Files are the parsed sources by name, for printing the diagnostics of what
+	// is done with the profile later. Where Load refuses it, use the function
+	// Files.
 	Files map[string]*hcl.File
 }
 
@@ -78,17 +81,26 @@ type Block struct {
 
 // Value is an evaluated expression and its place.
 type Value struct {
-	cty.Value // unknown where it follows from an unknown host
+	// Value is unknown where it follows from an unknown host, and for a Map as
+	// soon as one of its keys does. It is or holds a value with the mark
+	// Sensitive where it follows from a sensitive variable. An attribute that is
+	// null has been left out; elements may be null.
+	cty.Value
 	// Range is the expression's; for a default, the block's header.
 	Range hcl.Range
-	// Entries are the elements in source order, of values that are maps or
-	// objects. Where a key's own range cannot be told (merge(), for-expressions)
-	// its ranges are the whole expression's.
+	// Entries are the elements of values that are maps or objects, in source
+	// order and, for a Map, also where other keys are unknown. Where a key's own
+	// range cannot be told (merge(), for-expressions, references) its ranges are
+	// the whole expression's, and the order is that of the keys. A map that is
+	// sensitive as a whole has no Entries, as its keys are secret too; a Schema's
+	// Map never is.
 	Entries []Entry
 }
 
 // Entry is one element of a map.
 type Entry struct {
+	// Key is as it was written; no two are equal in one map. What is in it
+	// (control characters too) is for the kind to judge.
 	Key      string
 	KeyRange hcl.Range
 	Value    Value
