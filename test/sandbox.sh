@@ -69,8 +69,7 @@ inside() {
 	run nodeprov verify
 	run nodeprov apply
 	say "3. A value broken by hand is found and mended"
-	show "echo 128 > /proc/sys/net/core/somaxconn"
-	echo 128 >/proc/sys/net/core/somaxconn
+	run ip link set eth0 mtu 1400
 	expect 2 nodeprov verify
 	run nodeprov apply
 	run nodeprov verify
@@ -149,12 +148,14 @@ confine() {
 
 # network joins the node with a pod and with the backends.
 network() {
-	ip link set lo up
 	local ns
 	for ns in pod backends; do
 		ip netns add "$ns"
+		nsenter --net="/run/netns/$ns" "$0" --no-dad
 		ip -n "$ns" link set lo up
 	done
+	no_dad
+	ip link set lo up
 	ip link add eth0 type veth peer name eth0 netns backends
 	ip link add veth-pod type veth peer name eth0 netns pod
 	address 10.42.0.1/24 fd42:0::1/64 dev eth0
@@ -169,6 +170,9 @@ network() {
 	until grep -q ready "$state/backends"; do :; done
 	mkdir /sys/fs/cgroup/pod
 }
+
+# no_dad makes IPv6 addresses usable at once: nobody else is on these links.
+no_dad() { echo 0 | tee /proc/sys/net/ipv6/conf/{all,default}/accept_dad >/dev/null; }
 
 address() { # [-n NETNS] V4 V6 dev NAME
 	local ns=()
@@ -224,6 +228,7 @@ say() { printf '\n── %s %s\n' "$1" "$(printf '─%.0s' $(seq 1 $((76 - ${#1}
 
 case ${1:-} in
 --inside) inside ;;
+--no-dad) no_dad ;;
 "") main ;;
 *) echo "usage: sandbox.sh" >&2 && exit 64 ;;
 esac

@@ -16,7 +16,8 @@ type Schema struct {
 	// Map makes this a top-level attribute holding a map; its elements have
 	// any type. Attrs, Label and Singleton do not apply.
 	Map bool
-	// Label names the block's only label; empty for a block without one.
+	// Label names the block's only label; empty for a block without one. A label
+	// is not empty, and no two blocks of a type have the same.
 	Label string
 	// Singleton allows the block once at most.
 	Singleton bool

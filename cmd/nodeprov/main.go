@@ -1,0 +1,257 @@
+// Command nodeprov makes a Linux machine match a node profile.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/nodeprov/nodeprov/provision"
+	"github.com/nodeprov/nodeprov/provision/host"
+)
+
+// The exit codes.
+const (
+	exitOK    = 0
+	exitError = 1
+	// exitDiffers: plan --detailed-exitcode has changes, verify found drift.
+	exitDiffers = 2
+	// exitPartial: apply did not do everything, or fell back.
+	exitPartial = 4
+	exitUsage   = 64 // EX_USAGE of sysexits(3)
+)
+
+const (
+	defaultProfile = "/etc/nodeprov/profile.hcl"
+	defaultState   = "/var/lib/nodeprov"
+)
+
+// env is all that a run takes from its process.
+type env struct {
+	args           []string
+	environ        []string // "NAME=value"
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	// color tells that stdout and stderr are terminals; width is their columns,
+	// 0 when not known.
+	color bool
+	width int
+	// executable is where this program's file is.
+	executable func() (string, error)
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, processEnv()))
+}
+
+func processEnv() env {
+	e := env{
+		args: os.Args[1:], environ: os.Environ(),
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		color:      term.IsTerminal(int(os.Stdout.Fd())) && term.IsTerminal(int(os.Stderr.Fd())),
+		executable: os.Executable,
+	}
+	if w, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil {
+		e.width = w
+	}
+	return e
+}
+
+// app is one run: the environment and the flags that all verbs share.
+type app struct {
+	env
+	stateDir string
+	root     string
+	noColor  bool
+}
+
+// run runs one command line and returns the exit code.
+func run(ctx context.Context, e env) int {
+	a := &app{env: e}
+	root := a.command()
+	cmd, err := root.ExecuteContextC(ctx)
+	var code *codeError
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintf(e.stderr, "nodeprov: %v\nSee %q.\n", err, cmd.CommandPath()+" --help")
+		return exitUsage
+	case errors.As(err, &code):
+		if code.err != nil {
+			a.complain(code.err)
+		}
+		return code.code
+	}
+	a.complain(err)
+	return exitError
+}
+
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "nodeprov",
+		Short: "Make this machine match a node profile",
+		Long: `nodeprov makes this machine match a node profile: kernel tunables, network
+devices, the service load balancer lbd. It shows what it would change, keeps what
+was there before, reads back what it wrote, and can go back, byte for byte.
+
+Where FILE is left out, it is ` + defaultProfile + `. "builtin://NAME" is a profile
+that comes with nodeprov.`,
+		Example: `  nodeprov validate profile.hcl   # anywhere: it needs no machine
+  nodeprov plan                   # what would change here
+  nodeprov apply                  # change it
+  nodeprov verify                 # is everything still so?
+  nodeprov rollback               # undo the last profile`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			text := fmt.Sprintf("%q is no command of nodeprov", args[0])
+			if s := c.SuggestionsFor(args[0]); len(s) > 0 {
+				text += fmt.Sprintf(" (did you mean %q?)", s[0])
+			}
+			return &usageError{errors.New(text)}
+		},
+	}
+	root.SuggestionsMinimumDistance = 2
+	f := root.PersistentFlags()
+	f.StringVar(&a.stateDir, "state-dir", defaultState, "directory of the journal, the report and the last good profile")
+	f.StringVar(&a.root, "root", "", "directory of another system, an image: all paths are below it")
+	f.BoolVar(&a.noColor, "no-color", false, "no colours, as with NO_COLOR in the environment")
+	_ = root.MarkPersistentFlagDirname("state-dir")
+	_ = root.MarkPersistentFlagDirname("root")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.AddCommand(
+		a.validateCommand(), a.fmtCommand(), a.planCommand(), a.applyCommand(), a.verifyCommand(),
+		a.rollbackCommand(), a.statusCommand(), a.factsCommand(), a.installCommand(), a.versionCommand(),
+	)
+	root.SetArgs(a.args)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	return root
+}
+
+// usageError is a mistake in the command line.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// codeError ends the run with an exit code; err is nil where all has been said.
+type codeError struct {
+	code int
+	err  error
+}
+
+func (e *codeError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+func (e *codeError) Unwrap() error { return e.err }
+
+// complain prints an error that may be several, joined.
+func (a *app) complain(err error) {
+	fmt.Fprintf(a.stderr, "nodeprov: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nnodeprov: "))
+}
+
+// noArgs and oneFile are cobra's checks with our exit code.
+func noArgs(c *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(c, args); err != nil {
+		return &usageError{fmt.Errorf("%s takes no arguments, and has %q", c.Name(), args)}
+	}
+	return nil
+}
+
+func oneFile(c *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return &usageError{fmt.Errorf("%s takes one FILE, and has %q", c.Name(), args)}
+	}
+	return nil
+}
+
+// completeFile completes FILE.
+func completeFile(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{"hcl"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
+// outputFlag adds -o and returns whether it says json; what else it says is an
+// error.
+func outputFlag(c *cobra.Command) func() (json bool, err error) {
+	format := c.Flags().StringP("output", "o", "text", "text or json")
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	return func() (bool, error) {
+		switch *format {
+		case "text", "json":
+			return *format == "json", nil
+		}
+		return false, &usageError{fmt.Errorf("--output %q: no such format (text or json)", *format)}
+	}
+}
+
+func phaseFlag(c *cobra.Command) func() (provision.Phase, error) {
+	phase := c.Flags().String("phase", string(provision.PhaseAll), "all, or early: only what needs no network, and exists already")
+	_ = c.RegisterFlagCompletionFunc("phase", cobra.FixedCompletions([]string{"all", "early"}, cobra.ShellCompDirectiveNoFileComp))
+	return func() (provision.Phase, error) {
+		switch p := provision.Phase(*phase); p {
+		case provision.PhaseAll, provision.PhaseEarly:
+			return p, nil
+		}
+		return "", &usageError{fmt.Errorf("--phase %q: no such phase (all or early)", *phase)}
+	}
+}
+
+func (a *app) text() provision.Text { return provision.Text{Color: a.colored()} }
+
+func (a *app) colored() bool {
+	return a.color && !a.noColor && a.getenv("NO_COLOR") == ""
+}
+
+func (a *app) getenv(name string) string {
+	for _, kv := range a.environ {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// live is the running machine and its engine. verb is for the error where --root
+// names another one.
+func (a *app) live(verb string) (*provision.Engine, error) {
+	if a.root != "" {
+		return nil, &usageError{fmt.Errorf("%s --root: needs the running machine, and %s is only files (use \"validate --root\" or \"install --root\")", verb, a.root)}
+	}
+	h, err := host.New(host.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	dir, err := filepath.Abs(a.stateDir)
+	if err != nil {
+		return nil, fmt.Errorf("--state-dir: %w", err)
+	}
+	return &provision.Engine{
+		Host: h, Kinds: provision.Kinds(), State: dir,
+		Waiting: func(lock string) {
+			fmt.Fprintf(a.stderr, "nodeprov: another nodeprov is at work; waiting for %s\n", lock)
+		},
+	}, nil
+}

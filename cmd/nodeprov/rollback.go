@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nodeprov/nodeprov/provision"
+)
+
+func (a *app) rollbackCommand() *cobra.Command {
+	var to int
+	c := &cobra.Command{
+		Use:   "rollback",
+		Short: "Restore what was there before",
+		Long: `Restores, byte for byte, the values that the last generation has overwritten, or
+all that came after the generation named with --to. A generation is a change of
+profile; 0 is the machine without nodeprov. It may be killed and repeated.
+
+Values that a reboot resets go back to what they were when this boot began, not
+to what an earlier boot had.`,
+		Example: `  nodeprov rollback
+  nodeprov rollback --to 0   # as before nodeprov
+  nodeprov status            # shows the generations`,
+		Args: noArgs,
+	}
+	output := outputFlag(c)
+	c.Flags().IntVar(&to, "to", 0, "generation to have in force afterwards (default the one before the last)")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		asJSON, err := output()
+		if err != nil {
+			return err
+		}
+		e, err := a.live("rollback")
+		if err != nil {
+			return err
+		}
+		var o provision.RollbackOptions
+		if c.Flags().Changed("to") {
+			o.To = &to
+		}
+		if !asJSON {
+			o.Progress = func(o provision.Outcome) { _ = o.Write(a.stdout, a.text()) }
+		}
+		before, err := e.Status(c.Context())
+		if err != nil {
+			return err
+		}
+		r, err := e.Rollback(c.Context(), o)
+		if r == nil {
+			return err
+		}
+		var perr error
+		switch {
+		case asJSON:
+			perr = a.printJSON(r)
+		case err == nil && r.Generation == before.Generation && len(r.Applied) == 0:
+			_, perr = fmt.Fprintf(a.stdout, "Nothing to roll back (generation %d).\n", r.Generation)
+		default:
+			perr = r.WriteSummary(a.stdout, a.text())
+			if err == nil {
+				fmt.Fprintln(a.stdout, "The profile is applied again at the next boot or apply; change or remove it to keep this.")
+			}
+		}
+		if err == nil {
+			err = perr
+		}
+		return err
+	}
+	return c
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) verifyCommand() *cobra.Command {
+	var v varFlags
+	var all bool
+	c := &cobra.Command{
+		Use:   "verify [FILE]",
+		Short: "Compare this machine with a profile",
+		Long: `Reads everything back that the profile asks for, and compares. Exit codes: 0 all is
+so; 1 something cannot be told; 2 something has drifted.`,
+		Example: `  nodeprov verify
+  nodeprov verify --all             # with what is right, too
+  nodeprov verify -o json | jq '.drifted[].key'`,
+		Args:              oneFile,
+		ValidArgsFunction: completeFile,
+	}
+	v.add(c)
+	output := outputFlag(c)
+	c.Flags().BoolVar(&all, "all", false, "show the settings that are right, too")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		asJSON, err := output()
+		if err != nil {
+			return err
+		}
+		e, err := a.live("verify")
+		if err != nil {
+			return err
+		}
+		in, ws, err := a.desired(c.Context(), e, args, v, "all", asJSON)
+		if err != nil {
+			return err
+		}
+		res, diags, err := e.Verify(c.Context(), ws)
+		if err != nil {
+			return err
+		}
+		in.diags = diags
+		if err := a.diagnose(in, asJSON); err != nil {
+			return err
+		}
+		if asJSON {
+			err = a.printJSON(res)
+		} else {
+			t := a.text()
+			t.All = all
+			err = res.Write(a.stdout, t)
+		}
+		switch {
+		case err != nil:
+			return err
+		case len(res.Failed) > 0:
+			return &codeError{exitError, fmt.Errorf("verify: %d settings cannot be told", len(res.Failed))}
+		case len(res.Drifted) > 0:
+			return &codeError{code: exitDiffers}
+		}
+		return nil
+	}
+	return c
+}

@@ -1,0 +1,166 @@
+package provision
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeprov/nodeprov/provision/host"
+	"github.com/nodeprov/nodeprov/provision/profile"
+)
+
+// evaluate loads a profile of kinds' constructs; hostValue is what `host` is.
+func evaluate(tb testing.TB, text string, hostValue cty.Value) *profile.Profile {
+	tb.Helper()
+	p, diags := profile.Load(profile.Source{Name: "p.hcl", Text: []byte("nodeprov {\n  schema = 1\n}\n" + text)},
+		profile.Options{Schemas: Schemas(Kinds()), Host: hostValue})
+	if diags.HasErrors() {
+		tb.Fatalf("%v\n%s", diags, text)
+	}
+	return p
+}
+
+// wantedText is what a profile makes of a machine with these facts: settings as
+// "KEY = VALUE" for a live value that is absent, and diagnostics as
+// "LINE,COLUMN: SEVERITY: SUMMARY: DETAIL", where line 1 is the first of text.
+func wantedText(tb testing.TB, text string, f *host.Facts) string {
+	tb.Helper()
+	v := cty.UnknownVal(host.FactsType())
+	if f != nil {
+		v = f.Value()
+	}
+	p := evaluate(tb, text, v)
+	e := &Engine{Kinds: Kinds()}
+	ws, diags := e.Desired(p, f, PhaseAll)
+	var b strings.Builder
+	for _, w := range ws {
+		if w.Range.Filename != "p.hcl" || w.Range.Start.Line < 4 {
+			tb.Errorf("%s: range %v", w.Key(), w.Range)
+		}
+		val, err := w.Want(Value{Absent: true})
+		if err != nil {
+			tb.Error(err)
+		}
+		fmt.Fprintf(&b, "%s = %s\n", w.Key(), val.Text)
+	}
+	slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int { return cmp.Compare(a.Subject.Start.Byte, b.Subject.Start.Byte) })
+	for _, d := range diags {
+		severity := map[hcl.DiagnosticSeverity]string{hcl.DiagError: "error", hcl.DiagWarning: "warning"}[d.Severity]
+		fmt.Fprintf(&b, "%d,%d: %s: %s: %s\n", d.Subject.Start.Line-3, d.Subject.Start.Column, severity, d.Summary, d.Detail)
+	}
+	return b.String()
+}
+
+func sameText(tb testing.TB, want, got string) {
+	tb.Helper()
+	if d := gocmp.Diff(strings.Split(strings.TrimSpace(want), "\n"), strings.Split(strings.TrimSpace(got), "\n")); d != "" {
+		tb.Error(d)
+	}
+}
+
+// treeHost is a machine in a directory with these files, and text renders it.
+func treeHost(tb testing.TB, files map[string]string) (h *host.Host, root string, text func() string) {
+	tb.Helper()
+	root = tb.TempDir()
+	for name, content := range files {
+		p := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(content), 0o644)); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	h, err := host.New(host.Options{Root: root})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return h, root, func() string {
+		var b strings.Builder
+		err := filepath.WalkDir(root, func(p string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			fi, err := d.Info()
+			if err != nil {
+				return err
+			}
+			content, err := os.ReadFile(p)
+			fmt.Fprintf(&b, "%s %v %q\n", strings.TrimPrefix(p, root), fi.Mode(), content)
+			return err
+		})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return b.String()
+	}
+}
+
+// ownNetNS runs f in a network namespace of its own, which goes with the thread.
+func ownNetNS(tb testing.TB, f func() error) {
+	tb.Helper()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- os.NewSyscallError("unshare (root is needed)", err)
+			return
+		}
+		done <- f()
+	}()
+	if err := <-done; err != nil {
+		tb.Error(err)
+	}
+}
+
+// Every kind opens the keys that it makes, and no others.
+func TestKindsOpen(t *testing.T) {
+	names := map[string][]string{
+		"sysctl": {"net.core.somaxconn", "net.ipv4.conf.eth0/100.rp_filter"},
+		"nic":    {"eth0/mtu", "eth0.100/mtu"},
+		"file":   {"/etc/lbd/lbd.hcl"},
+		"lbd":    nil,
+		"unit":   {"lbd.service", "nodeprov-nic@eth0.service"},
+	}
+	wrong := map[string][]string{
+		"sysctl": {"", "net/core/somaxconn", "../etc", "net..core"},
+		"nic":    {"", "mtu", "/mtu", "eth0", "eth0/rings", "a/b/mtu", "much-too-long-name/mtu"},
+		"file":   {"", "etc/x"},
+		"lbd":    {"", "service"},
+		"unit":   {"", "lbd", ".service", "lbd.", "../lbd.service", "a b.service"},
+	}
+	for _, k := range Kinds() {
+		for _, n := range names[k.Name] {
+			s, err := k.Open(n)
+			if err != nil {
+				t.Errorf("%s: %v", k.Name, err)
+			} else if s.Key() != k.Name+"/"+n {
+				t.Errorf("%s/%s opens %s", k.Name, n, s.Key())
+			}
+		}
+		for _, n := range wrong[k.Name] {
+			if s, err := k.Open(n); err == nil {
+				t.Errorf("%s/%s opens %s", k.Name, n, s.Key())
+			}
+		}
+		delete(names, k.Name)
+		if k.Schema != nil && (k.Wanted == nil || k.Schema.Doc == "") {
+			t.Errorf("%s: a construct without Wanted or Doc", k.Name)
+		}
+		if k.Scope == "" || k.Lifetime == "" || k.Effect == "" {
+			t.Errorf("%s: %+v", k.Name, k)
+		}
+	}
+	if len(names) > 0 {
+		t.Errorf("no kinds: %v", slices.Sorted(maps.Keys(names)))
+	}
+}

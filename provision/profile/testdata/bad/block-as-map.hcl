@@ -1,0 +1,4 @@
+nodeprov { schema = 1 }
+sysctl {
+  "vm.swappiness" = 10
+}

@@ -1,0 +1,2 @@
+nodeprov { schema = 1 }
+lbd { mod = "a[31m" }

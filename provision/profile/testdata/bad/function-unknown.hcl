@@ -1,0 +1,2 @@
+nodeprov { schema = 1 }
+sysctl = { "a.a" = frobnicate(1) }

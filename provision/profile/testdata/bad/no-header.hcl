@@ -1,0 +1,2 @@
+sysctl = { "vm.swappiness" = 10 }
+lbd { devises = [] }

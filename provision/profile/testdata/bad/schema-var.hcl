@@ -1,0 +1,1 @@
+nodeprov { schema = var.x }

@@ -1,0 +1,5 @@
+nodeprov { schema = 1 }
+nic "a" {
+  mtu = 9000
+
+sysctl = { "a" = 1 }

@@ -1,0 +1,2 @@
+nodeprov { schema = 1 }
+net.core.somaxconn = 4096

@@ -1,0 +1,1 @@
+nodeprov { schema = 1 include = [] }

@@ -1,0 +1,4 @@
+nodeprov { schema = 1 }
+nic "a {
+  mtu = 9000
+}

@@ -1,0 +1,142 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// RollbackOptions say how far to go back.
+type RollbackOptions struct {
+	// To is the generation to have in force afterwards: 0 is the machine
+	// without nodeprov. nil undoes the last generation.
+	To *int
+	// Progress is called after each key that was restored or failed. May be
+	// nil.
+	Progress func(Outcome)
+}
+
+// Rollback restores, byte for byte, what the generations after o.To have
+// overwritten. It may be killed and repeated. A key that fails does not keep
+// the others from being restored; only when none has failed are the generations
+// gone, and the error is nil. What was journaled in an older boot for a value
+// that reboots reset is not restored.
+func (e *Engine) Rollback(ctx context.Context, o RollbackOptions) (*Report, error) {
+	release, err := e.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	j, err := e.openJournal()
+	if err != nil {
+		return nil, err
+	}
+	gens := j.generations()
+	cur, to := j.current().Gen, 0
+	switch {
+	case o.To != nil && (*o.To < 0 || *o.To > cur):
+		return nil, fmt.Errorf("rollback: there is no generation %d (the last one is %d; 0 is the machine without nodeprov)", *o.To, cur)
+	case o.To != nil:
+		to = *o.To
+	case len(gens) > 1:
+		to = gens[len(gens)-2].Gen
+	}
+	if err := j.compact(); err != nil {
+		return nil, err
+	}
+	r := e.newReport("rollback", j.boot)
+	r.Generation = cur
+	undoes := j.undoes(to)
+	if to == cur && len(undoes) == 0 {
+		r.Result, r.Finished = Complete, e.now()
+		return r, nil
+	}
+	err = e.undo(ctx, j, r, undoes, to, o.Progress)
+	if err == nil && len(r.Failed) == 0 {
+		err = j.append(record{Type: recRollback, Gen: to, Boot: j.boot})
+	}
+	if err == nil && len(r.Failed) == 0 {
+		r.Generation = to
+	}
+	if n := len(r.Failed); n > 0 {
+		err = errors.Join(err, fmt.Errorf("rollback: %d of %d settings not restored (repeat it when the cause is gone)", n, len(undoes)))
+	}
+	r.finish(ctx, err)
+	r.Finished = e.now()
+	return r, errors.Join(err, e.saveReport(r))
+}
+
+func (e *Engine) undo(ctx context.Context, j *journal, r *Report, us []undo, to int, progress func(Outcome)) (err error) {
+	byKey := make(map[string]undo, len(us))
+	keys := make([]string, len(us))
+	for i, u := range us {
+		byKey[u.key], keys[i] = u, u.key
+	}
+	keys = e.backwards(keys)
+
+	// Marks are joined into one append a kind. They come after the values: a
+	// crash before them only makes the next rollback look again.
+	var marks []record
+	flush := func() error {
+		err := j.append(marks...)
+		marks = nil
+		return err
+	}
+	for i, key := range keys {
+		if interrupted(ctx) {
+			r.NotTried = append(r.NotTried, keys[i:]...)
+			return errors.Join(flush(), fmt.Errorf("rollback: %w", context.Cause(ctx)))
+		}
+		if i > 0 && kindName(keys[i-1]) != kindName(key) {
+			// A journal that cannot be written must not keep values from
+			// being restored.
+			err = errors.Join(err, flush())
+		}
+		o := e.undoOne(ctx, byKey[key])
+		if o.Error == "" {
+			marks = append(marks, record{Type: recUndo, Gen: to, Boot: j.boot, Key: key})
+		}
+		switch {
+		case o.Error != "":
+			r.Failed = append(r.Failed, o)
+		case o.Action == None:
+			r.Unchanged = append(r.Unchanged, o)
+			continue
+		default:
+			r.Applied = append(r.Applied, o)
+		}
+		if progress != nil {
+			progress(o)
+		}
+	}
+	return errors.Join(err, flush())
+}
+
+func (e *Engine) undoOne(ctx context.Context, u undo) Outcome {
+	o := Outcome{Key: u.key, Action: Restore, Want: u.target}
+	fail := func(err error) Outcome {
+		o.Error, o.Class = err.Error(), Warn
+		return o
+	}
+	s, err := e.reopen(u.key)
+	if err != nil {
+		return fail(err)
+	}
+	o.Before, err = s.Read(ctx, e.Host)
+	if err != nil {
+		return fail(err)
+	}
+	o.Live = o.Before
+	if o.Live == u.target {
+		o.Action = None
+		return o
+	}
+	if !contains(u.wrote, o.Before) {
+		o.Note = fmt.Sprintf("had %s, not the %s that was applied: something else had set it since", o.Before, u.applied)
+	}
+	o.Live, err = e.write(ctx, &Change{Key: u.key, Live: o.Before, Want: u.target, Action: Restore, setting: s})
+	if err != nil {
+		return fail(err)
+	}
+	return o
+}
