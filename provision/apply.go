@@ -76,8 +76,8 @@ func (e *Engine) Apply(ctx context.Context, ws []Wanted, o ApplyOptions) (*Repor
 }
 
 // hopeless are the settings that must not fail and cannot be had. They stop
-// the apply before its first write, unless something that an earlier kind
-// writes may yet bring them.
+// the apply before its first write, unless they are only not there and something
+// that an earlier kind writes may yet bring them.
 func (e *Engine) hopeless(p *Plan) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	firstDue := len(e.Kinds)
@@ -88,12 +88,12 @@ func (e *Engine) hopeless(p *Plan) hcl.Diagnostics {
 	}
 	for _, c := range p.Changes {
 		var bad *wantError
-		if !c.fatal() || errors.As(c.Err, &bad) || e.rank(c.Key) > firstDue {
+		if !c.fatal() || errors.As(c.Err, &bad) || c.Action == Unsupported && e.rank(c.Key) > firstDue {
 			continue
 		}
 		diags = append(diags, &hcl.Diagnostic{
 			Severity: hcl.DiagError,
-			Summary:  "Setting not possible on this host",
+			Summary:  "Setting " + map[Action]string{Unsupported: "not possible on this host", Unreadable: "cannot be read"}[c.Action],
 			Detail:   fmt.Sprintf("%s: %v.", c.Key, c.Err),
 			Subject:  c.Range.Ptr(),
 		})

@@ -430,8 +430,9 @@ func TestHopeless(t *testing.T) {
 	}
 	// So is what cannot be read.
 	m.unreadable["nic/u"] = true
-	_, diags, _ = e.Apply(t.Context(), wants(m, "nic/u", "2"), ApplyOptions{Phase: PhaseAll})
-	if !diags.HasErrors() {
+	m.writes = 0
+	_, diags, _ = e.Apply(t.Context(), wants(m, "sysctl/a", "9", "nic/u", "2"), ApplyOptions{Phase: PhaseAll})
+	if !diags.HasErrors() || m.writes != 0 {
 		t.Errorf("%v", diags)
 	}
 }

@@ -129,7 +129,7 @@ func (l *loader) matchKernel(a *hclsyntax.Attribute) {
 	if !known {
 		return
 	}
-	kernel, err := version.NewVersion(live)
+	kernel, err := version.NewVersion(release.FindString(live))
 	if err != nil {
 		l.add(a.Expr.Range(), "Kernel's version is not known",
 			"This host's kernel calls itself %q, which starts with no version. Remove kernel from match to use the profile all the same.", live)
