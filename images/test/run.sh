@@ -201,8 +201,8 @@ test_kill
 test_rollback
 note systemd-analyze time
 note systemd-analyze --no-pager critical-chain lbd.service
-[ "$tap_failed" = 0 ] || note journalctl --no-pager -b -o short-monotonic -p warning
-[ "$tap_failed" = 0 ] || note journalctl --no-pager -b -o short-monotonic -u nodeprov-early -u nodeprov-apply -u lbd
+[ "$tap_failed" = 0 ] || note journalctl --no-pager -b -o short-monotonic -p warning  -n 60
+[ "$tap_failed" = 0 ] || note journalctl --no-pager -b -o short-monotonic -u nodeprov-early -u nodeprov-apply -u lbd -n 100
 tap_end || : >$state/failed
 echo "# boot $boot ends, up $(cut -d' ' -f1 /proc/uptime) s"
 if [ $boot = 1 ]; then
