@@ -72,6 +72,7 @@ func (f *fakeDatapath) Apply(b bpf.Batch) error {
 			errs = append(errs, &bpf.ServiceError{Key: s.Key, Err: err})
 			continue
 		}
+		s.Key = s.Short()
 		f.table[s.Key] = s
 	}
 	f.batches = append(f.batches, strings.Join(log, " "))
@@ -272,7 +273,10 @@ func TestRestartOnlyAddsBeforeSync(t *testing.T) {
 				t.Errorf("something was lost before the sync: %s", d)
 			}
 		}
+		l.store.DeleteService(named("a"))
+		settled()
 		l.wantLog("before the sync")
+		l.put(service("a", 1))
 		if got := l.Line(t); !strings.HasPrefix(got, "not synced since ") || !strings.HasSuffix(got, ": waiting for https://api; serving 4 services, 12 backends; hooks 1/1") {
 			t.Error(got)
 		}
@@ -479,6 +483,27 @@ func TestNotifications(t *testing.T) {
 			t.Error(err)
 		}
 		check("end", "STOPPING=1")
+	})
+}
+
+// Between the source's sync and the loop's, deletions are still to come.
+func TestSyncedMeansThatTheDatapathIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, err := newDaemon(newFake(), fakeSource{}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.store.SetSynced()
+		d.look()
+		if st := d.status(); st.Source.Synced || st.Healthy {
+			t.Error("before the update:", st.Missing)
+		}
+		if err := d.update(); err != nil {
+			t.Fatal(err)
+		}
+		if st := d.status(); !st.Source.Synced || !st.Healthy {
+			t.Error("after the update:", st.Missing)
+		}
 	})
 }
 
