@@ -528,8 +528,8 @@ func TestLongNamesSurviveARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dp := newFake()
 		long := strings.Repeat("x", 63)
-		yaml := strings.NewReplacer("{port: 80}", "{name: "+long+", port: 80}").Replace(service(long, 1, 2))
-		for _, want := range [][]string{{(bpf.Key{Service: "default/" + long + ":" + long}).Short().String() + "=2"}, nil} {
+		yaml := strings.NewReplacer("{port: 80}", "{name: "+long+", port: 80}", "metadata: {", "metadata: {namespace: "+long+", ").Replace(service(long, 1, 2))
+		for _, want := range [][]string{{(bpf.Key{Service: long + "/" + long + ":" + long}).Short().String() + "=2"}, nil} {
 			l := start(t, dp, 0)
 			l.put(yaml)
 			l.store.SetSynced()

@@ -113,11 +113,11 @@ func (r *applyRun) conclude(report *provision.Report, err error) error {
 // be good, and says so.
 func (r *applyRun) boot(ctx context.Context, args []string, v varFlags) error {
 	name := r.path(args)
-	in, err := r.input(name, v)
-	if isMissing(err) {
+	if _, err := r.source(name); isMissing(err) {
 		fmt.Fprintf(r.stderr, "nodeprov: no profile at %s: nothing to apply\n", name)
 		return r.engine.Refused(provision.NoProfile, r.phase, name, "")
 	}
+	in, err := r.input(name, v)
 	if err != nil {
 		return err
 	}
