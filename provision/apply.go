@@ -21,6 +21,10 @@ type ApplyOptions struct {
 	// Degraded says why Source is the last good profile and not the newest;
 	// empty when it is the newest.
 	Degraded string
+	// FailOpen goes on where this host cannot have a setting of class Warn: the
+	// machine boots with the rest, and the report tells. Otherwise nothing is
+	// written then.
+	FailOpen bool
 	// Progress is called after each setting that was written, failed or was
 	// deferred. May be nil.
 	Progress func(Outcome)
@@ -47,7 +51,7 @@ func (e *Engine) Apply(ctx context.Context, ws []Wanted, o ApplyOptions) (*Repor
 	if err != nil {
 		return nil, nil, err
 	}
-	diags = append(diags, e.hopeless(p)...)
+	diags = append(diags, e.hopeless(p, o.FailOpen)...)
 	if diags.HasErrors() {
 		return nil, diags, nil
 	}
@@ -75,10 +79,10 @@ func (e *Engine) Apply(ctx context.Context, ws []Wanted, o ApplyOptions) (*Repor
 	return r, diags, errors.Join(err, e.saveReport(r))
 }
 
-// hopeless are the settings that must not fail and cannot be had. They stop
-// the apply before its first write, unless they are only not there and something
-// that an earlier kind writes may yet bring them.
-func (e *Engine) hopeless(p *Plan) hcl.Diagnostics {
+// hopeless are the settings that cannot be had. They stop the apply before its
+// first write, unless something that an earlier kind writes may yet bring them
+// or, with failOpen, they are of class Warn.
+func (e *Engine) hopeless(p *Plan, failOpen bool) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	firstDue := len(e.Kinds)
 	for _, c := range p.Changes {
@@ -88,13 +92,13 @@ func (e *Engine) hopeless(p *Plan) hcl.Diagnostics {
 	}
 	for _, c := range p.Changes {
 		var bad *wantError
-		if !c.fatal() || errors.As(c.Err, &bad) || c.Action == Unsupported && e.rank(c.Key) > firstDue {
+		if c.Err == nil || failOpen && !c.fatal() || errors.As(c.Err, &bad) || c.Action == Unsupported && e.rank(c.Key) > firstDue {
 			continue
 		}
 		diags = append(diags, &hcl.Diagnostic{
 			Severity: hcl.DiagError,
 			Summary:  "Setting " + map[Action]string{Unsupported: "not possible on this host", Unreadable: "cannot be read"}[c.Action],
-			Detail:   fmt.Sprintf("%s: %v.", c.Key, c.Err),
+			Detail:   fmt.Sprintf("%v.", c.Err),
 			Subject:  c.Range.Ptr(),
 		})
 	}
@@ -280,17 +284,10 @@ func (e *Engine) write(ctx context.Context, c *Change) (Value, error) {
 		return c.Live, errors.Join(werr, fmt.Errorf("read back: %w (the value now is not known)", err))
 	case werr != nil:
 		return live, fmt.Errorf("%w (it has %s now)", werr, live)
-	case !c.satisfied(live):
+	case !same(c.setting, live, c.Want):
 		return live, fmt.Errorf("has %s after %s was written (clamped or ignored by the kernel, or set by something else at the same moment; ask for a value that it takes)", live, c.Want)
 	}
 	return live, nil
-}
-
-func (c *Change) satisfied(live Value) bool {
-	if c.want == nil {
-		return live == c.Want
-	}
-	return c.want.equal(live, c.Want)
 }
 
 // finish says how a run ended that has all its settings in the report.

@@ -180,14 +180,6 @@ func (e *Engine) now() time.Time {
 
 func (e *Engine) file(name string) string { return filepath.Join(e.State, name) }
 
-// equal tells whether live satisfies want.
-func (w *Wanted) equal(live, want Value) bool {
-	if w.Equal != nil {
-		return w.Equal(live, want)
-	}
-	return live == want
-}
-
 // place is "file:line,column", as diagnostics have it.
 func place(r hcl.Range) string {
 	return fmt.Sprintf("%s:%d,%d", r.Filename, r.Start.Line, r.Start.Column)

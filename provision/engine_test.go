@@ -403,12 +403,19 @@ func TestHopeless(t *testing.T) {
 	ws := wants(m, "sysctl/a", "2", "sysctl/none", "1")
 	ws[1].Unsupported = func(*host.Host) error { return errors.New("no such key") }
 	r, diags, err := e.Apply(t.Context(), ws, ApplyOptions{Phase: PhaseAll})
-	if r != nil || err != nil || m.writes != 0 || diags.Error() != "test.hcl:1,1-2: Setting not possible on this host; sysctl/none: no such key." {
+	if r != nil || err != nil || m.writes != 0 || diags.Error() != "test.hcl:1,1-2: Setting not possible on this host; no such key." {
 		t.Errorf("%v %v %v", r, diags, err)
 	}
-	// As a warning, it is a failure of that setting alone.
+	// The class Warn changes nothing about that; failing open does.
 	ws[1].OnError = Warn
-	if r := mustApply(t, e, ws); r.Result != Partial || len(r.Applied) != 1 || len(r.Failed) != 1 {
+	if r, diags, _ := e.Apply(t.Context(), ws, ApplyOptions{Phase: PhaseAll}); r != nil || !diags.HasErrors() || m.writes != 0 {
+		t.Errorf("%+v %v", r, diags)
+	}
+	r, diags, err = e.Apply(t.Context(), ws, ApplyOptions{Phase: PhaseAll, FailOpen: true})
+	if err != nil || diags.HasErrors() {
+		t.Fatal(err, diags)
+	}
+	if r.Result != Partial || len(r.Applied) != 1 || len(r.Failed) != 1 {
 		t.Errorf("%+v", r)
 	}
 	// What an earlier kind may bring is waited for.

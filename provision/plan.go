@@ -165,7 +165,7 @@ func (e *Engine) examine(ctx context.Context, w *Wanted, chains map[string]*chai
 	}
 	c.Want = want
 	switch {
-	case w.equal(live, want):
+	case same(w.Setting, live, want):
 		c.Action = None
 	case live.Absent:
 		c.Action = Create
@@ -216,7 +216,7 @@ func (e *Engine) restores(ctx context.Context, chains map[string]*chain, order [
 		switch {
 		case err != nil:
 			c.Action, c.Err = Unreadable, err
-		case c.Live == ch.baseline:
+		case same(s, c.Live, ch.baseline):
 			c.Action, c.release = None, true
 		case c.Live.Absent && ph == PhaseEarly:
 			continue
@@ -282,7 +282,7 @@ func (p *Plan) agree(cur record, chains map[string]*chain) bool {
 		if ch := chains[c.Key]; ch != nil {
 			b = ch.baseline
 		}
-		if want, err := c.want.Want(b); err != nil || !c.want.equal(*prev, want) {
+		if want, err := c.want.Want(b); err != nil || !same(c.setting, *prev, want) {
 			return false
 		}
 	}

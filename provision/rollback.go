@@ -127,8 +127,13 @@ func (e *Engine) undoOne(ctx context.Context, u undo) Outcome {
 		return fail(err)
 	}
 	o.Live = o.Before
-	if o.Live == u.target {
+	if same(s, o.Live, u.target) {
 		o.Action = None
+		return o
+	}
+	if k := e.lookup(u.key); o.Live.Absent && !u.target.Absent && k.Lifetime == Runtime {
+		// The device or the module went, and its values with it.
+		o.Action, o.Note = None, "is no longer there, and its value with it"
 		return o
 	}
 	if !contains(u.wrote, o.Before) {

@@ -31,12 +31,19 @@ type Setting interface {
 	Write(context.Context, *host.Host, Value) error
 }
 
-// Comparer is a Setting that can read a value which nobody can ask for, such as
-// that of a service that keeps failing. Same tells whether live is as good as
-// writing want can make it; whoever has a Setting without its Wanted (going
-// back) asks it. Without it, values are the same when they are equal.
+// Comparer is a Setting for which values that differ may be as good as each
+// other: the kernel prints tabs where people write blanks, and nobody can ask
+// for a service that keeps failing. Same tells whether live is as good as writing
+// want can make it. Without it, values are the same when they are equal.
 type Comparer interface {
 	Same(live, want Value) bool
+}
+
+func same(s Setting, live, want Value) bool {
+	if c, ok := s.(Comparer); ok {
+		return c.Same(live, want)
+	}
+	return live == want
 }
 
 // Class says what a setting's failure means for the whole apply.
@@ -89,8 +96,6 @@ type Wanted struct {
 	// Scope is this setting's own where the Kind's does not hold for all of
 	// them (sysctls are of both scopes); empty means the Kind's.
 	Scope Scope
-	// Equal tells whether live satisfies want; nil compares the values.
-	Equal func(live, want Value) bool
 	// Others are the other places that set this and may win or lose against us,
 	// each as "file:line: text". Filled by kinds that can know.
 	Others func(*host.Host) []string

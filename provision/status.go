@@ -106,7 +106,7 @@ func (e *Engine) drift(ctx context.Context, s *Status, os []Outcome) error {
 		if err != nil {
 			d.Error = err.Error()
 		}
-		if err != nil || d.Live != o.Live {
+		if err != nil || !same(set, d.Live, o.Live) {
 			s.Drift = append(s.Drift, d)
 		}
 	}

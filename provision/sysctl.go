@@ -173,11 +173,10 @@ func sysctlWanted(b profile.Block, _ *host.Facts) ([]Wanted, hcl.Diagnostics) {
 		ws = append(ws, Wanted{
 			Setting:     s,
 			Want:        want,
-			Range:       e.Value.Range,
+			Range:       hcl.RangeBetween(e.KeyRange, e.Value.Range),
 			OnError:     Warn,
 			Unsupported: s.unsupported,
 			Scope:       s.scope(),
-			Equal:       sameFields,
 		})
 	}
 	return ws, diags

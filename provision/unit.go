@@ -86,7 +86,6 @@ func unitWanted(name string, rng hcl.Range) Wanted {
 		Range:       rng,
 		OnError:     Fail,
 		Unsupported: s.unsupported,
-		Equal:       s.Same,
 	}
 }
 

@@ -31,7 +31,7 @@ was applied in place of an invalid one (--boot).`,
 	}
 	v.add(c)
 	output, phase := outputFlag(c), phaseFlag(c)
-	c.Flags().BoolVar(&boot, "boot", false, "as the units do: no profile is no error, and an invalid one is replaced by the last good one")
+	c.Flags().BoolVar(&boot, "boot", false, "as the units do: no profile is no error, an invalid one is replaced by the last good one, and what this host cannot have does not keep the rest from being applied")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		asJSON, err := output()
 		if err != nil {
@@ -47,6 +47,7 @@ was applied in place of an invalid one (--boot).`,
 		}
 		run := &applyRun{app: a, engine: e, phase: ph, json: asJSON}
 		if boot {
+			run.failOpen = true
 			return run.boot(c.Context(), args, v)
 		}
 		in, ws, err := a.desired(c.Context(), e, args, v, ph, asJSON)
@@ -63,6 +64,8 @@ type applyRun struct {
 	engine *provision.Engine
 	phase  provision.Phase
 	json   bool
+	// failOpen is provision.ApplyOptions.FailOpen.
+	failOpen bool
 }
 
 // apply applies. Mistakes of the profile that only the machine shows are
@@ -78,7 +81,7 @@ func (r *applyRun) apply(ctx context.Context, in *input, ws []provision.Wanted, 
 // try applies; a nil report without an error means that in.diags say why
 // nothing was done.
 func (r *applyRun) try(ctx context.Context, in *input, ws []provision.Wanted, degraded string) (*provision.Report, error) {
-	o := provision.ApplyOptions{Phase: r.phase, Source: in.src, Vars: in.vars, Degraded: degraded}
+	o := provision.ApplyOptions{Phase: r.phase, Source: in.src, Vars: in.vars, Degraded: degraded, FailOpen: r.failOpen}
 	if !r.json {
 		o.Progress = func(o provision.Outcome) { _ = o.Write(r.stdout, r.text()) }
 	}
