@@ -183,7 +183,8 @@ func TestDaemonServesAPI(t *testing.T) {
 		var lines []string
 		for l := range strings.Lines(n.pins()) {
 			if strings.HasPrefix(l, "default/web") {
-				lines = append(lines, strings.TrimSpace(l[strings.Index(l, "->"):]))
+				_, backends, _ := strings.Cut(l, "->")
+				lines = append(lines, strings.TrimSpace("->"+backends))
 			}
 		}
 		return strings.Join(lines, "; ")

@@ -44,6 +44,7 @@ type Datapath interface {
 	Apply(bpf.Batch) error
 	Hooks() ([]bpf.Hook, error)
 	Usage() ([]bpf.MapUsage, error)
+	Counters() (map[string]uint64, error)
 }
 
 // Options are what a daemon runs with.
@@ -221,6 +222,9 @@ func (d *instance) loop(ctx context.Context) error {
 			var err error
 			if st.Maps, err = d.dp.Usage(); err != nil {
 				st.Problems = append(st.Problems, Problem{Object: "maps", Text: err.Error()})
+			}
+			if st.Counters, err = d.dp.Counters(); err != nil {
+				st.Problems = append(st.Problems, Problem{Object: "counters", Text: err.Error()})
 			}
 			reply <- st
 		case <-d.store.Changed():
@@ -454,7 +458,7 @@ func refusals(err error) (refused map[bpf.Key]error, fatal error) {
 		if err == nil {
 			return
 		}
-		if e, ok := err.(*bpf.ServiceError); ok {
+		if e, ok := err.(*bpf.ServiceError); ok { //nolint:errorlint // each error of a tree is looked at in turn
 			refused[e.Key.Short()] = e.Err
 			return
 		}

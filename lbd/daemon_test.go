@@ -88,6 +88,10 @@ func (f *fakeDatapath) Hooks() ([]bpf.Hook, error) {
 	return []bpf.Hook{{Name: "connect4", Attached: true, Detail: "cgroup 1"}}, nil
 }
 
+func (f *fakeDatapath) Counters() (map[string]uint64, error) {
+	return map[string]uint64{"refused": 0}, nil
+}
+
 func (f *fakeDatapath) Usage() ([]bpf.MapUsage, error) {
 	return []bpf.MapUsage{{Name: "services_v1", Entries: len(f.table), Max: 100}}, nil
 }

@@ -29,6 +29,8 @@ type Status struct {
 	Hooks  []bpf.Hook `json:"hooks"`
 	// Maps tell how full the maps are.
 	Maps []bpf.MapUsage `json:"maps,omitempty"`
+	// Counters are the programs' own, see bpf.Datapath.Counters.
+	Counters map[string]uint64 `json:"counters,omitempty"`
 
 	// Services counts Kubernetes services that are served, Backends the
 	// backends of all their ports.
@@ -76,6 +78,9 @@ func PinStatus(bpffs string, dp Datapath) (Status, error) {
 		return s, err
 	}
 	if s.Maps, err = dp.Usage(); err != nil {
+		return s, err
+	}
+	if s.Counters, err = dp.Counters(); err != nil {
 		return s, err
 	}
 	s.judge()

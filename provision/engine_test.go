@@ -785,3 +785,18 @@ func TestRandomProfiles(t *testing.T) {
 		}
 	}
 }
+
+// A device that went took its values along: going back does not wait for it.
+func TestRollbackVanished(t *testing.T) {
+	m := newMemory("sysctl/a", "1", "nic/gone", "1500")
+	e := newEngine(t, m)
+	mustApply(t, e, wants(m, "sysctl/a", "2", "nic/gone", "9000"))
+	delete(m.values, "nic/gone")
+	r := mustRollback(t, e)
+	if r.Result != Complete || m.values["sysctl/a"] != "1" || len(r.Unchanged) != 1 || !strings.Contains(r.Unchanged[0].Note, "no longer there") {
+		t.Errorf("%+v", r)
+	}
+	if _, back := m.values["nic/gone"]; back {
+		t.Error("it was made again")
+	}
+}

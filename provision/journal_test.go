@@ -29,7 +29,7 @@ func TestJournalTorn(t *testing.T) {
 	if err != nil || n != len(b) {
 		t.Fatal(err, n)
 	}
-	for cut := range len(b) {
+	for cut := range b {
 		rs, n, err := parseJournal(b[:cut])
 		whole := bytes.Count(b[:cut], []byte("\n"))
 		if err != nil || n > cut || len(rs) != whole {

@@ -120,7 +120,7 @@ func TestSysctlAtLeast(t *testing.T) {
 		t.Fatal(ws, diags)
 	}
 	for live, want := range map[string]string{
-		"128": "4096", "4096": "4096", "65536": "65536", "\t65536 ": "\t65536 ", "-1": "4096", "18446744073709551615": "18446744073709551615",
+		"128": "4096", "4096": "4096", "65536": "65536", "\t65536 ": "\t65536 ", "-1": "4096", "18446744073709551615": "18446744073709551615", //nolint:gocritic // the kernel pads so
 		"1\t2": "error", "": "error", "fq": "error", "0x2000": "error",
 	} {
 		v, err := ws[0].Want(Value{Text: live})

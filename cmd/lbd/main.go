@@ -36,7 +36,8 @@ type env struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	// The second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, env{
 		args:    os.Args[1:],
 		stdout:  os.Stdout,

@@ -89,7 +89,7 @@ func readSettings(e env, path string, must bool) (config.Config, error) {
 	c, diags := config.Parse(path, text)
 	if diags.HasErrors() {
 		p := hclparse.NewParser()
-		p.ParseHCL(text, path) // for the snippets
+		_, _ = p.ParseHCL(text, path) // for the snippets
 		if err := hcl.NewDiagnosticTextWriter(e.stderr, p.Files(), 100, false).WriteDiagnostics(diags); err != nil {
 			return c, err
 		}

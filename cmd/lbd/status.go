@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -149,6 +151,12 @@ func writeStatus(out io.Writer, st lbd.Status, verbose bool) error {
 		}
 		for _, m := range st.Maps {
 			fmt.Fprintf(w, "  %s\t%d of %d\n", m.Name, m.Entries, m.Max)
+		}
+		if len(st.Counters) > 0 {
+			fmt.Fprintf(w, "Counters\t\n")
+		}
+		for _, name := range slices.Sorted(maps.Keys(st.Counters)) {
+			fmt.Fprintf(w, "  %s\t%d\n", name, st.Counters[name])
 		}
 	}
 	if len(st.Problems) > 0 {

@@ -26,7 +26,7 @@ func TestFactsLive(t *testing.T) {
 	if err := unix.Sysinfo(&info); err != nil {
 		t.Fatal(err)
 	}
-	if want := uint64(info.Totalram) * uint64(info.Unit); f.Memory.Total != want {
+	if want := info.Totalram * uint64(info.Unit); f.Memory.Total != want {
 		t.Errorf("memory %d, sysinfo has %d", f.Memory.Total, want)
 	}
 	if f.Arch != runtime.GOARCH {

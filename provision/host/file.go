@@ -119,7 +119,7 @@ func (h *Host) WriteFile(p string, f File) error {
 	if err != nil {
 		return named(err, p)
 	}
-	defer tmp.Cleanup()
+	defer func() { _ = tmp.Cleanup() }() // what is left of it, the next write removes
 	if _, err := tmp.Write(f.Content); err != nil {
 		return named(err, p)
 	}

@@ -130,7 +130,7 @@ func TestSysctlKernel(t *testing.T) {
 		var errs []error
 		expect := func(op, key, want string, err error, is error) {
 			if text(err) != want || is != nil && !errors.Is(err, is) {
-				errs = append(errs, fmt.Errorf("%s %s:\n got %v\nwant %s", op, key, err, want))
+				errs = append(errs, fmt.Errorf("%s %s:\n got %v\nwant %s", op, key, text(err), want))
 			}
 		}
 		for _, text := range []string{"4242", "17"} {

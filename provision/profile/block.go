@@ -38,7 +38,7 @@ func (l *loader) constructs() []Block {
 		default:
 			hint := didYouMean(a.Name, append(slices.Clone(typesMap), typesBlock...))
 			if hint == "" {
-				hint = " Known are " + list(typesMap, "and") + "; a value for use elsewhere goes into locals { … }."
+				hint = " Known are " + list(typesMap) + "; a value for use elsewhere goes into locals { … }."
 			}
 			l.add(a.NameRange, "Unknown attribute", "A profile has no attribute %q.%s", a.Name, hint)
 		}
@@ -53,7 +53,7 @@ func (l *loader) constructs() []Block {
 			known := append(slices.Clone(own), typesBlock...)
 			hint := didYouMean(b.Type, append(known, typesMap...))
 			if hint == "" {
-				hint = " Known are " + list(known, "and") + "."
+				hint = " Known are " + list(known) + "."
 			}
 			l.add(b.TypeRange, "Unknown block", "A profile has no block %q.%s", b.Type, hint)
 			continue

@@ -280,7 +280,7 @@ func (s *Snippet) write(b *bufio.Writer, width int, paint func(string) string) {
 			before, marked, after = fit(before, marked, after, width-7)
 		}
 		fmt.Fprintf(b, gutter+"%s\n", s.StartLine+i, before+marked+after)
-		if past && !(i == 0 && s.HighlightStartOffset == len(line)) {
+		if past && (i > 0 || s.HighlightStartOffset != len(line)) {
 			continue
 		}
 		// Space at the ends of a line that is marked whole is not a mistake.

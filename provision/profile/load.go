@@ -232,7 +232,7 @@ func (l *loader) checkBody(body *hclsyntax.Body, where string, attrs, blocks []s
 		case slices.Contains(blocks, a.Name):
 			hint = fmt.Sprintf(" It is a block: %s { … }", a.Name)
 		case hint == "" && len(attrs) > 0:
-			hint = fmt.Sprintf(" It has %s.", list(attrs, "and"))
+			hint = fmt.Sprintf(" It has %s.", list(attrs))
 		case hint == "":
 			hint = " It has none; remove this one."
 		}
@@ -247,7 +247,7 @@ func (l *loader) checkBody(body *hclsyntax.Body, where string, attrs, blocks []s
 		case slices.Contains(attrs, b.Type):
 			hint = fmt.Sprintf(" %s is an attribute: %s = …", b.Type, b.Type)
 		case hint == "" && len(blocks) > 0:
-			hint = fmt.Sprintf(" It has %s.", list(blocks, "and"))
+			hint = fmt.Sprintf(" It has %s.", list(blocks))
 		case hint == "":
 			if hint = didYouMean(b.Type, attrs); hint == "" {
 				hint = " Remove it, or move it out to the top level."

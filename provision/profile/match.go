@@ -107,7 +107,7 @@ func (l *loader) matchArch(a *hclsyntax.Attribute) {
 	}
 	l.add(a.Expr.Range(), "Host does not match",
 		"This profile is for %s, and this host is %s. Use a profile that is written for %s, or add %q to the list.",
-		list(archs, "and"), arch, arch, arch)
+		list(archs), arch, arch, arch)
 }
 
 // release takes the numbers off the front of what a kernel calls itself; the

@@ -158,7 +158,7 @@ func (w *referenceWalker) call(n *hclsyntax.FunctionCallExpr) hcl.Diagnostics {
 	known := names(w.functions)
 	hint := didYouMean(n.Name, known)
 	if hint == "" {
-		hint = " Known are " + list(known, "and") + "."
+		hint = " Known are " + list(known) + "."
 	}
 	return hcl.Diagnostics{problem(n.NameRange, "Unknown function", "There is no function named %q.%s", n.Name, hint)}
 }
@@ -224,7 +224,8 @@ func (w *referenceWalker) reference(n *hclsyntax.ScopeTraversalExpr) hcl.Diagnos
 			"%s may refer to var.NAME and host only, because locals are computed after it. Write the expression out here.", w.in.where)}
 	}
 	name, named := secondStep(t)
-	exists, declare := false, ""
+	var exists bool
+	var declare string
 	switch root {
 	case "var":
 		exists, declare = w.vars[name] != nil, "Declare it with variable %q { … }."
@@ -290,7 +291,7 @@ func (w *referenceWalker) hostReference(t hcl.Traversal) hcl.Diagnostics {
 			if !ty.HasAttribute(name) {
 				known := names(ty.AttributeTypes())
 				path := traversalText(t[:i+1])
-				hint := fmt.Sprintf(" %s has %s.", path, list(known, "and"))
+				hint := fmt.Sprintf(" %s has %s.", path, list(known))
 				if c := closest(name, known); c != "" {
 					hint = fmt.Sprintf(" Did you mean %s.%s?", path, c)
 				}
@@ -358,7 +359,7 @@ func suggestAttribute(t hcl.Traversal, ctx *hcl.EvalContext) string {
 			if c := closest(name, known); c != "" {
 				return fmt.Sprintf(" Did you mean %s.%s?", traversalText(t[:i+1]), c)
 			}
-			return fmt.Sprintf(" %s has %s.", traversalText(t[:i+1]), list(known, "and"))
+			return fmt.Sprintf(" %s has %s.", traversalText(t[:i+1]), list(known))
 		}
 		if v.IsNull() {
 			return ""

@@ -33,14 +33,14 @@ func closest(given string, candidates []string) string {
 	return best
 }
 
-// list is "a, b or c", sorted.
-func list(names []string, last string) string {
+// list is "a, b and c", sorted.
+func list(names []string) string {
 	names = slices.Sorted(slices.Values(names))
 	if len(names) < 2 {
 		return strings.Join(names, "")
 	}
 	n := len(names) - 1
-	return strings.Join(names[:n], ", ") + " " + last + " " + names[n]
+	return strings.Join(names[:n], ", ") + " and " + names[n]
 }
 
 func names[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
