@@ -29,8 +29,9 @@ func TestMain(m *testing.M) {
 // TestScripts are the verbs that leave the machine alone.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir:  "testdata/script",
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code},
+		Dir:   "testdata/script",
+		Setup: setup,
+		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"code": code},
 	})
 }
 
@@ -75,14 +76,18 @@ func TestInNetNS(t *testing.T) {
 		t.Run(filepath.Base(s), func(t *testing.T) {
 			testscript.Run(t, testscript.Params{
 				Files: []string{s},
-				Setup: func(e *testscript.Env) error {
-					e.Setenv("STATE", filepath.Join(e.WorkDir, "state"))
-					return nil
-				},
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "veth": veth, "sysctl": sysctl, "mtu": mtu},
+				Setup: setup,
+				Cmds:  map[string]func(*testscript.TestScript, bool, []string){"code": code, "veth": veth, "sysctl": sysctl, "mtu": mtu},
 			})
 		})
 	}
+}
+
+func setup(e *testscript.Env) error {
+	e.Setenv("STATE", filepath.Join(e.WorkDir, "state"))
+	// Or each command takes a second longer under the race detector.
+	e.Setenv("GORACE", "atexit_sleep_ms=0")
+	return nil
 }
 
 func netns(t *testing.T) string {
