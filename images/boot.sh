@@ -83,8 +83,12 @@ main() {
 	tail --pid=$qemu -s 0.2 -n +1 -f "$run/result.log" &
 	local follow=$!
 	# A guest that cannot go on would else be waited for until the time-out.
-	{ tail --pid=$qemu -n +1 -f "$run/console.log" |
-		grep -q -m1 -e 'Kernel panic' -e '^(initramfs)' -e 'in emergency mode' && kill $qemu 2>/dev/null; } &
+	{
+		if grep -q -m1 -e 'Kernel panic' -e '^(initramfs)' -e 'in emergency mode' \
+			< <(tail --pid=$qemu -n +1 -f "$run/console.log"); then
+			kill $qemu 2>/dev/null
+		fi
+	} &
 	local rc=0
 	wait $qemu || rc=$?
 	wait $follow || true

@@ -56,6 +56,11 @@ func TestNetNS(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), "--- PASS: TestInNetNS") {
 		t.Errorf("%v\n%s", err, out)
 	}
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, " kills within ") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
 }
 
 // TestInNetNS is run by TestNetNS.
@@ -71,6 +76,7 @@ func TestInNetNS(t *testing.T) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatal(err, scripts)
 	}
+	t.Run("killed", killed)
 	for _, s := range scripts {
 		// One at a time: they share the namespace.
 		t.Run(filepath.Base(s), func(t *testing.T) {

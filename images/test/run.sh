@@ -145,6 +145,7 @@ exposure_at_most() { [ "$(exposure)" -le "$1" ] || systemd-analyze security --no
 restarted() { [ "$(property lbd.service MainPID)" != "$1" ] && [ "$(property lbd.service ActiveState)" = active ]; }
 
 test_kill() {
+	: >"$state/probes"
 	# shellcheck disable=SC2016 # for the inner shell
 	pod client sh -c '
 		while [ ! -e "$1/stop" ]; do
@@ -201,7 +202,7 @@ test_kill
 test_rollback
 note systemd-analyze time
 note systemd-analyze --no-pager critical-chain lbd.service
-[ "$tap_failed" = 0 ] || note journalctl --no-pager -b -o short-monotonic -p warning  -n 60
+[ "$tap_failed" = 0 ] || note journalctl --no-pager -b -o short-monotonic -p warning -n 60
 [ "$tap_failed" = 0 ] || note journalctl --no-pager -b -o short-monotonic -u nodeprov-early -u nodeprov-apply -u lbd -n 100
 tap_end || : >$state/failed
 echo "# boot $boot ends, up $(cut -d' ' -f1 /proc/uptime) s"
