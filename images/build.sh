@@ -42,6 +42,8 @@ clean() { # clean TREE
 	rm -f "$tree/var/lib/dbus/machine-id" "$tree/etc/resolv.conf" "$tree"/etc/ssh/ssh_host_* \
 		"$tree/var/lib/systemd/random-seed"
 	find "$tree/var/log" -type f -delete
+	# The builder's mirrors; the overlay has brought Debian's.
+	find "$tree/etc/apt" -name '*.list' -delete
 	rm -rf "$tree/var/lib/apt/lists" "$tree/var/cache/apt" "$tree/tmp" "$tree/var/tmp"
 	mkdir -p "$tree/var/lib/apt/lists/partial" "$tree/var/cache/apt/archives/partial"
 	mkdir -m 1777 "$tree/tmp" "$tree/var/tmp"
@@ -57,6 +59,7 @@ check() { # check TREE
 		awk -F: '$2 ~ /^\$/ { print "password set: " $1 }' "$tree/etc/shadow"
 		find "$tree/etc" -name 'ssh_host_*' -printf 'host key: %p\n'
 		find "$tree/var/log" -type f -printf 'log: %p\n'
+		find "$tree/etc/apt" -name '*.list' -printf "builder's apt source: %p\n"
 		find "$tree/var/lib" -path '*/cloud/instance*' -prune -printf 'cloud-init has run: %p\n'
 	)
 	if [[ -n $bad ]]; then

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"log/slog"
-
 	"github.com/spf13/cobra"
 
 	"github.com/nodeprov/nodeprov/lbd"
@@ -34,19 +32,10 @@ Settings come from a file, and flags win over it.`,
 		if err != nil {
 			return err
 		}
-		h := &slog.HandlerOptions{Level: c.LogLevel}
-		if e.journal {
-			h.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-				if len(groups) == 0 && a.Key == slog.TimeKey {
-					return slog.Attr{}
-				}
-				return a
-			}
-		}
 		return lbd.Run(cmd.Context(), lbd.Options{
 			Config:   c,
 			Version:  buildVersion(),
-			Log:      slog.New(slog.NewTextHandler(e.stderr, h)),
+			Log:      newLog(e, c.LogLevel),
 			Notify:   notify,
 			Watchdog: watchdog,
 		})

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # A client and two backends beside the node, as pods are: a network namespace
 # and a cgroup each. Addresses are those of user-data.example.
 

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Results as TAP 13 lines: "ok 3 - text", "not ok 4 - text"; everything else is a "# comment".
 
 tap_count=0
