@@ -2,6 +2,8 @@ package provision
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -56,5 +58,9 @@ func oneOf(b profile.Block, name string, words ...string) (string, hcl.Diagnosti
 			return w, nil
 		}
 	}
-	return words[0], hcl.Diagnostics{wrongAt(v.Range, "Invalid value of "+name, "Write one of %q.", words)}
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = strconv.Quote(w)
+	}
+	return words[0], hcl.Diagnostics{wrongAt(v.Range, "Invalid value of "+name, "Write %s.", strings.Join(quoted, " or "))}
 }

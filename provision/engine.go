@@ -180,9 +180,9 @@ func (e *Engine) now() time.Time {
 
 func (e *Engine) file(name string) string { return filepath.Join(e.State, name) }
 
-// place is "file:line,column", as diagnostics have it.
+// place is "file:line:column", as diagnostics are printed.
 func place(r hcl.Range) string {
-	return fmt.Sprintf("%s:%d,%d", r.Filename, r.Start.Line, r.Start.Column)
+	return fmt.Sprintf("%s:%d:%d", r.Filename, r.Start.Line, r.Start.Column)
 }
 
 // Digest is the hash by which reports name a profile's text: SHA-256 in hex.

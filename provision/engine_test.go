@@ -54,7 +54,7 @@ func TestDesired(t *testing.T) {
 		if d := cmp.Diff(tt.want, got); d != "" {
 			t.Errorf("%s: order (-want +got):\n%s", tt.phase, d)
 		}
-		if d := cmp.Diff("p.hcl:5,3-5: Setting asked for twice; sysctl/z is already set at p.hcl:1,3. Remove one of the two.", diags.Error()); d != "" {
+		if d := cmp.Diff("p.hcl:5,3-5: Setting asked for twice; sysctl/z is already set at p.hcl:1:3. Remove one of the two.", diags.Error()); d != "" {
 			t.Errorf("%s: diagnostics (-want +got):\n%s", tt.phase, d)
 		}
 	}

@@ -102,6 +102,9 @@ func (e *Engine) openJournal() (*journal, error) {
 	}
 	var n int
 	j.records, n, err = parseJournal(b)
+	if errors.Is(err, errNewer) {
+		return nil, fmt.Errorf("journal %s: %w: go on with the version of nodeprov that wrote it", j.path, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("journal %s: %w (the values before nodeprov are not all known; move the file away to go on without them)", j.path, err)
 	}
@@ -122,7 +125,9 @@ func parseJournal(b []byte) ([]record, int, error) {
 		}
 		r, err := parseRecord(text)
 		if err != nil {
-			if len(rest) == 0 {
+			// A crash cannot make a good checksum: such a line is another
+			// version's, and must not be cut off.
+			if len(rest) == 0 && errors.Is(err, errDamaged) {
 				break
 			}
 			return nil, 0, fmt.Errorf("line %d: %w", line, err)
@@ -133,16 +138,20 @@ func parseJournal(b []byte) ([]record, int, error) {
 	return rs, intact, nil
 }
 
-var errChecksum = errors.New("checksum does not match")
+// errDamaged is a line whose text is not what was written.
+var errDamaged = errors.New("damaged")
+
+// errNewer is a line that this version cannot have written.
+var errNewer = errors.New("written by a newer nodeprov?")
 
 func parseRecord(line []byte) (record, error) {
 	var r record
 	head, text, ok := bytes.Cut(line, []byte(" "))
 	if !ok || len(head) != 8 {
-		return r, errors.New("no checksum")
+		return r, fmt.Errorf("%w: no checksum", errDamaged)
 	}
 	if string(head) != checksum(text) {
-		return r, errChecksum
+		return r, fmt.Errorf("%w: checksum does not match", errDamaged)
 	}
 	if err := json.Unmarshal(text, &r); err != nil {
 		return r, err
@@ -164,7 +173,7 @@ func (r *record) check() error {
 		}
 	case recGeneration, recRollback, recCount:
 	default:
-		return fmt.Errorf("record type %q is unknown (written by a newer nodeprov?)", r.Type)
+		return fmt.Errorf("record type %q is unknown (%w)", r.Type, errNewer)
 	}
 	if r.Gen < 0 {
 		return fmt.Errorf("generation %d", r.Gen)

@@ -79,9 +79,27 @@ func TestJournalDamaged(t *testing.T) {
 	}
 	m.writes = 0
 	_, _, err := e.Apply(t.Context(), wants(m, "sysctl/a", "9"), ApplyOptions{Phase: PhaseAll})
-	want := "journal " + e.file("journal") + ": line 1: checksum does not match (the values before nodeprov are not all known; move the file away to go on without them)"
+	want := "journal " + e.file("journal") + ": line 1: damaged: checksum does not match (the values before nodeprov are not all known; move the file away to go on without them)"
 	if err == nil || err.Error() != want || m.writes != 0 {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestJournalNewer keeps a last line that another version wrote from being taken
+// for one that a crash has torn, and cut off.
+func TestJournalNewer(t *testing.T) {
+	e, m, b := sampleJournal(t)
+	b = append(b, sum(`{"type":"new"}`)+"\n"...)
+	if err := os.WriteFile(e.file("journal"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := e.Apply(t.Context(), wants(m, "sysctl/a", "9"), ApplyOptions{Phase: PhaseAll})
+	want := `record type "new" is unknown (written by a newer nodeprov?): go on with the version of nodeprov that wrote it`
+	if err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("error %v", err)
+	}
+	if d := cmp.Diff(string(b), read(t, e.file("journal"))); d != "" {
+		t.Error(d)
 	}
 }
 

@@ -105,6 +105,9 @@ func nicWanted(b profile.Block, f *host.Facts) ([]Wanted, hcl.Diagnostics) {
 	}
 	if len(nics) == 0 {
 		d := wrongAt(b.Range, "No such network device", "No device has %s. %s", what.text, nicList(f))
+		if what.text == `the name "lo"` {
+			d = wrongAt(b.Range, "Loopback is left alone", "nodeprov sets no loopback device. %s", nicList(f))
+		}
 		d.Subject = what.rng.Ptr()
 		if onMissing == "skip" {
 			d.Severity = hcl.DiagWarning
@@ -153,7 +156,7 @@ func nicBytes(b profile.Block) (mtu int, known bool, diags hcl.Diagnostics) {
 	}
 	n, acc := v.AsBigFloat().Int64()
 	if acc != 0 || n < minMTU || n > host.MaxMTU {
-		return 0, false, hcl.Diagnostics{wrongAt(v.Range, "Invalid mtu", "An MTU is a whole number of bytes from %d to %d, and %s is not.", minMTU, host.MaxMTU, v.AsBigFloat().Text('f', -1))}
+		return 0, false, hcl.Diagnostics{wrongAt(v.Range, "Invalid mtu", "An MTU is a whole number of bytes from %d to %d, and %s is not.", minMTU, host.MaxMTU, v.AsBigFloat().Text('g', 12))}
 	}
 	return int(n), true, nil
 }

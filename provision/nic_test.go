@@ -94,8 +94,12 @@ nic/eth1/mtu = 1500
 10,10: error: Invalid name of a device: "et/h0" is no name that a device can have.
 14,10: error: Invalid name of a device: "a-name-of-16-byt" is longer than 15 bytes, which no device's name is.
 18,12: error: Invalid driver: The driver is empty. nodeprov facts shows the drivers of this machine's devices.
-24,16: error: Invalid value of on_missing: Write one of ["fail" "skip"].
-25,16: error: Invalid value of on_error: Write one of ["warn" "fail"].`},
+24,16: error: Invalid value of on_missing: Write "fail" or "skip".
+25,16: error: Invalid value of on_error: Write "warn" or "fail".`},
+		{"loopback", `nic "a" {
+  name = "lo"
+  mtu  = 1500
+}`, &host.Facts{}, `2,10: error: Loopback is left alone: nodeprov sets no loopback device. This machine has no network device but loopback. Correct it, or say on_missing = "skip" to go on without.`},
 		{"mtu", `nic "a" {
   driver = "virtio_net"
   mtu    = 9001
@@ -127,7 +131,7 @@ nic "b" {
 }`, facts, `
 nic/eth1/mtu = 9000
 nic/eth0/mtu = 1500
-7,12: error: Setting asked for twice: nic/eth1/mtu is already set at p.hcl:6,10. Remove one of the two.`},
+7,12: error: Setting asked for twice: nic/eth1/mtu is already set at p.hcl:6:10. Remove one of the two.`},
 		{"secret", `variable "m" {
   type      = number
   default   = 9000

@@ -110,7 +110,7 @@ func (e *Engine) LastReport() (*Report, error) {
 	}
 	var r Report
 	if err := json.Unmarshal(b, &r); err != nil {
-		return nil, fmt.Errorf("report %s: %w (the next apply writes a new one)", e.file("report.json"), err)
+		return nil, fmt.Errorf("report %s: %w (the next apply or rollback writes a new one)", e.file("report.json"), err)
 	}
 	return &r, nil
 }

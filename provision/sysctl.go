@@ -162,7 +162,7 @@ func sysctlWanted(b profile.Block, _ *host.Facts) ([]Wanted, hcl.Diagnostics) {
 		}
 		if prev, dup := first[s.name()]; dup {
 			diags = append(diags, wrongAt(e.KeyRange, "Kernel key given twice",
-				"%q is another spelling of %q, which is set at %s:%d,%d. Remove one of the two.",
+				"%q is another spelling of %q, which is set at %s:%d:%d. Remove one of the two.",
 				e.Key, prev.Key, prev.KeyRange.Filename, prev.KeyRange.Start.Line, prev.KeyRange.Start.Column))
 			continue
 		}

@@ -69,7 +69,7 @@ sysctl/kernel.panic = 1
 6,3: error: Invalid kernel key: Kernel keys look like net.core.somaxconn, and "kernel/../../x" leads out of /proc/sys.
 7,3: error: Invalid kernel key: Kernel keys look like net.core.somaxconn, and "kernel panic" has a blank or a control character, which no key has.
 8,3: error: Wildcard in a kernel key: "net.ipv4.conf.*.rp_filter" would match several keys, which this version cannot do. Write each key; a for expression can make them: { for n in ["eth0", "eth1"] : "net.ipv4.conf.${n}.rp_filter" => 2 }.
-10,3: error: Kernel key given twice: "kernel/panic" is another spelling of "kernel.panic", which is set at p.hcl:12,3. Remove one of the two.`},
+10,3: error: Kernel key given twice: "kernel/panic" is another spelling of "kernel.panic", which is set at p.hcl:12:3. Remove one of the two.`},
 		{"bad values", `
 sysctl = {
   "kernel.a" = null

@@ -17,7 +17,7 @@ func cleanupCommand(e env) *cobra.Command {
 no service is served. It refuses to while a daemon runs.`,
 		Example: `  systemctl stop lbd && lbd cleanup
   lbd cleanup --bpffs /run/test/bpf`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	conf := settings(e, cmd, "bpffs")
 	cmd.RunE = func(*cobra.Command, []string) error {

@@ -20,7 +20,7 @@ Settings come from a file, and flags win over it.`,
   lbd run --config /etc/lbd/other.hcl --log-level debug
   lbd run --kubeconfig /etc/kubernetes/proxy.conf --service-cidrs 10.96.0.0/16,fd00:96::/112
   lbd run --manifests /etc/lbd/services --service-cidrs 10.96.0.0/16`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	conf := settings(e, cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

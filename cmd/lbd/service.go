@@ -18,7 +18,7 @@ func serviceCommand(e env) *cobra.Command {
 		Use:     "service",
 		Short:   "Show services",
 		Example: "  lbd service list",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return &usageError{errors.New("service: a verb is missing (list)")}
 		},
@@ -33,7 +33,7 @@ func serviceListCommand(e env) *cobra.Command {
 		Short: "List what the kernel serves, whether the daemon runs or not",
 		Example: `  lbd service list
   lbd service list -o json | jq '.[] | select(.backends == [])'`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	asJSON := output(cmd)
 	conf := settings(e, cmd, "bpffs")

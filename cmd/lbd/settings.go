@@ -84,7 +84,7 @@ func readSettings(e env, path string, must bool) (config.Config, error) {
 		return config.Default(), nil
 	}
 	if err != nil {
-		return config.Default(), fmt.Errorf("settings: %w", err)
+		return config.Default(), fmt.Errorf("settings: %w (write a file there, or name another with --config)", err)
 	}
 	c, diags := config.Parse(path, text)
 	if diags.HasErrors() {

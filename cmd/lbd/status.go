@@ -35,7 +35,7 @@ none was refused, and with 1 otherwise.`,
   lbd status --verbose
   lbd status --wait 60s    # wait until it is healthy; say what is missing if it is not
   lbd status -o json | jq .missing`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	verbose := cmd.Flags().BoolP("verbose", "v", false, "show every hook, map and problem")
 	wait := cmd.Flags().Duration("wait", 0, "wait for this long until it is healthy, such as 60s")

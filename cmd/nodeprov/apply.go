@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -21,8 +22,9 @@ earlier profile set and this one does not is put back to what it was. Every valu
 is kept in the journal before it is overwritten, and read back after.
 
 Exit codes: 0 everything is as the profile has it; 1 nothing was written, or it
-stopped (what is true now is printed); 4 partly applied, or the last good profile
-was applied in place of an invalid one (--boot).`,
+stopped (what is true now is printed), or the report could not be printed; 4
+partly applied, or the last good profile was applied in place of an invalid one
+(--boot).`,
 		Example: `  nodeprov apply
   nodeprov apply --var role=agent profile.hcl
   nodeprov apply -o json | jq .failed`,
@@ -45,6 +47,7 @@ was applied in place of an invalid one (--boot).`,
 		if err != nil {
 			return err
 		}
+		outlastReader()
 		run := &applyRun{app: a, engine: e, phase: ph, json: asJSON}
 		if boot {
 			run.failOpen = true
@@ -100,7 +103,7 @@ func (r *applyRun) conclude(report *provision.Report, err error) error {
 			perr = report.WriteSummary(r.stdout, r.text())
 		}
 		if err == nil {
-			err = perr
+			err = unprinted(perr)
 		}
 	}
 	switch {
@@ -112,6 +115,14 @@ func (r *applyRun) conclude(report *provision.Report, err error) error {
 	return nil
 }
 
+// unprinted is the error of a report that did not reach stdout.
+func unprinted(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("it is done, but not all of the report was printed: %w (nodeprov status has it)", err)
+}
+
 // boot is apply as the units run it: the machine comes up with what is known to
 // be good, and says so.
 func (r *applyRun) boot(ctx context.Context, args []string, v varFlags) error {
@@ -120,13 +131,19 @@ func (r *applyRun) boot(ctx context.Context, args []string, v varFlags) error {
 		fmt.Fprintf(r.stderr, "nodeprov: no profile at %s: nothing to apply\n", name)
 		return r.engine.Refused(provision.NoProfile, r.phase, name, "")
 	}
-	in, err := r.input(name, v)
-	if err != nil {
-		return err
-	}
 	f, err := r.engine.Host.Facts(ctx)
 	if err != nil {
 		return err
+	}
+	in, err := r.input(name, v)
+	var usage *usageError
+	switch {
+	case errors.As(err, &usage):
+		return err
+	case err != nil:
+		// It is there and cannot be read, which is no better than invalid.
+		r.complain(err)
+		return r.fallBack(ctx, &f, name, err.Error())
 	}
 	ws := in.wanted(r.engine, &f, r.phase)
 	if !in.diags.HasErrors() {
@@ -158,7 +175,7 @@ func (r *applyRun) fallBack(ctx context.Context, f *host.Facts, name, why string
 		return refuse("no profile was ever applied completely")
 	}
 	if err != nil {
-		return err
+		return refuse(err.Error())
 	}
 	in := &input{src: src, vars: vars}
 	in.sources = append(in.sources, src)

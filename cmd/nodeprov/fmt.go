@@ -39,7 +39,10 @@ names of those that it changed. "-" is standard input, written to standard outpu
 			}
 			src, err := a.source(name)
 			if err != nil {
-				return err
+				// The other files are looked at all the same.
+				bad = true
+				a.complain(err)
+				continue
 			}
 			text, diags := profile.Format(src)
 			if diags.HasErrors() {
@@ -66,6 +69,11 @@ names of those that it changed. "-" is standard input, written to standard outpu
 // formatted prints, and unless check, writes one file.
 func (a *app) formatted(name string, src profile.Source, text []byte, same, check, showDiff bool) error {
 	stdin := name == "-"
+	if !same && !check && !stdin {
+		if err := replace(name, text); err != nil {
+			return err
+		}
+	}
 	if !same && (check || !stdin) {
 		fmt.Fprintln(a.stdout, src.Name)
 	}
@@ -74,15 +82,15 @@ func (a *app) formatted(name string, src profile.Source, text []byte, same, chec
 			return err
 		}
 	}
-	switch {
-	case check:
-		return nil
-	case stdin && !showDiff:
+	if stdin && !check && !showDiff {
 		_, err := a.stdout.Write(text)
 		return err
-	case stdin || same:
-		return nil
 	}
+	return nil
+}
+
+// replace writes a file, at once or not at all.
+func replace(name string, text []byte) error {
 	// A profile may be a link to where it is kept.
 	path, err := filepath.EvalSymlinks(name)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
@@ -250,13 +251,34 @@ func (in *installer) link(p, to string) error {
 }
 
 func (in *installer) fail(p string, err error) error {
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case in.root != "":
-		return fmt.Errorf("install %s below %s: %w (links must not lead out of --root)", p, in.root, err)
 	}
-	return fmt.Errorf("install %s: %w (run as root)", p, err)
+	if in.root != "" {
+		p += " below " + in.root
+	}
+	remedy := ""
+	switch {
+	case strings.Contains(err.Error(), "path escapes"): // os.Root's error has no name
+		remedy = " (links must not lead out of --root)"
+	case errors.Is(err, fs.ErrPermission):
+		remedy = " (run as root)"
+	case errors.Is(err, syscall.EROFS):
+		remedy = " (mount it writable, or name another --prefix or --root)"
+	case errors.Is(err, syscall.ENOSPC):
+		remedy = " (make room and repeat it)"
+	case strings.HasSuffix(err.Error(), "not a directory"): // ENOTDIR, or os.OpenRoot's own
+		remedy = " (a file is where a directory must be: move it away)"
+	}
+	return fmt.Errorf("install %s: %w%s", p, err, remedy)
+}
+
+// count is the number of changes in words.
+func (in *installer) count() string {
+	if in.changes == 1 {
+		return "1 change"
+	}
+	return fmt.Sprintf("%d changes", in.changes)
 }
 
 // finish makes systemd see the new units.
@@ -266,15 +288,15 @@ func (in *installer) finish(ctx context.Context) error {
 		fmt.Fprintln(in.stdout, "Nothing to change.")
 		return nil
 	case in.dryRun:
-		fmt.Fprintf(in.stdout, "%d changes would be made.\n", in.changes)
+		fmt.Fprintf(in.stdout, "%s would be made.\n", in.count())
 		return nil
 	case in.root != "":
-		fmt.Fprintf(in.stdout, "%d changes made below %s.\n", in.changes, in.root)
+		fmt.Fprintf(in.stdout, "%s made below %s.\n", in.count(), in.root)
 		return nil
 	}
 	s, err := in.host.Systemd(ctx)
 	if errors.Is(err, host.ErrNoSystemd) {
-		fmt.Fprintf(in.stdout, "%d changes made. systemd does not run here, so it was not told.\n", in.changes)
+		fmt.Fprintf(in.stdout, "%s made. systemd does not run here, so it was not told.\n", in.count())
 		return nil
 	}
 	if err != nil {
@@ -284,6 +306,6 @@ func (in *installer) finish(ctx context.Context) error {
 	if err := s.Reload(ctx); err != nil {
 		return fmt.Errorf("install: everything is in place, but systemd was not told: %w (run systemctl daemon-reload)", err)
 	}
-	fmt.Fprintf(in.stdout, "%d changes made. The profile %s is applied at the next boot, or now with \"nodeprov apply\".\n", in.changes, defaultProfile)
+	fmt.Fprintf(in.stdout, "%s made. The profile %s is applied at the next boot, or now with \"nodeprov apply\".\n", in.count(), defaultProfile)
 	return nil
 }

@@ -137,15 +137,55 @@ that comes with nodeprov.`,
 	_ = root.MarkPersistentFlagDirname("state-dir")
 	_ = root.MarkPersistentFlagDirname("root")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		// A script's unset variable must not become this machine, or the
+		// directory that happens to be the current one.
+		for _, name := range []string{"root", "state-dir"} {
+			if f := c.Flag(name); f != nil && f.Changed && f.Value.String() == "" {
+				return &usageError{fmt.Errorf("--%s is empty (name a directory, or leave it out)", name)}
+			}
+		}
+		return nil
+	}
 	root.AddCommand(
 		a.validateCommand(), a.fmtCommand(), a.planCommand(), a.applyCommand(), a.verifyCommand(),
 		a.rollbackCommand(), a.statusCommand(), a.factsCommand(), a.installCommand(), a.versionCommand(),
 	)
+	helpAndCompletion(root)
 	root.SetArgs(a.args)
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	return root
+}
+
+// helpAndCompletion makes cobra's own verbs refuse what they do not know: they
+// would print their help and succeed.
+func helpAndCompletion(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Args = func(_ *cobra.Command, args []string) error {
+				if found, rest, err := root.Find(args); err != nil || found == root && len(args) > 0 || len(rest) > 0 {
+					return &usageError{fmt.Errorf("help: there is no command %q", strings.Join(args, " "))}
+				}
+				return nil
+			}
+		case "completion":
+			c.Args = cobra.ArbitraryArgs
+			c.RunE = func(_ *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return &usageError{fmt.Errorf("completion: %q is no shell that it knows (bash, zsh, fish or powershell)", args[0])}
+				}
+				return &usageError{errors.New("completion: a shell is missing (bash, zsh, fish or powershell)")}
+			}
+			for _, shell := range c.Commands() {
+				shell.Args = noArgs
+			}
+		}
+	}
 }
 
 // usageError is a mistake in the command line.
@@ -185,8 +225,16 @@ func oneFile(c *cobra.Command, args []string) error {
 	if len(args) > 1 {
 		return &usageError{fmt.Errorf("%s takes one FILE, and has %q", c.Name(), args)}
 	}
+	if len(args) == 1 && args[0] == "" {
+		return &usageError{errors.New("the FILE's name is empty (leave it out for " + defaultProfile + ")")}
+	}
 	return nil
 }
+
+// outlastReader lets a verb that changes the machine finish although nobody reads
+// its output any more, as in "nodeprov apply | head -1". Others end there, as
+// they should.
+func outlastReader() { signal.Ignore(syscall.SIGPIPE) }
 
 // completeFile completes FILE.
 func completeFile(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

@@ -220,7 +220,13 @@ func summarize(diags hcl.Diagnostics) string {
 	for _, d := range diags {
 		if d.Severity == hcl.DiagError {
 			if n++; n == 1 {
-				first = d.Error()
+				first = d.Summary
+				if d.Detail != "" {
+					first += "; " + d.Detail
+				}
+				if s := d.Subject; s != nil {
+					first = fmt.Sprintf("%s:%d:%d: %s", s.Filename, s.Start.Line, s.Start.Column, first)
+				}
 			}
 		}
 	}

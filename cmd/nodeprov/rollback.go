@@ -42,10 +42,10 @@ to what an earlier boot had.`,
 		if !asJSON {
 			o.Progress = func(o provision.Outcome) { _ = o.Write(a.stdout, a.text()) }
 		}
-		before, err := e.Status(c.Context())
-		if err != nil {
-			return err
-		}
+		outlastReader()
+		// Only for the words below: a report that cannot be read must not keep
+		// values from being restored.
+		before, _ := e.Status(c.Context())
 		r, err := e.Rollback(c.Context(), o)
 		if r == nil {
 			return err
@@ -54,7 +54,7 @@ to what an earlier boot had.`,
 		switch {
 		case asJSON:
 			perr = a.printJSON(r)
-		case err == nil && r.Generation == before.Generation && len(r.Applied) == 0:
+		case err == nil && before != nil && r.Generation == before.Generation && len(r.Applied) == 0:
 			_, perr = fmt.Fprintf(a.stdout, "Nothing to roll back (generation %d).\n", r.Generation)
 		default:
 			perr = r.WriteSummary(a.stdout, a.text())
@@ -63,7 +63,7 @@ to what an earlier boot had.`,
 			}
 		}
 		if err == nil {
-			err = perr
+			err = unprinted(perr)
 		}
 		return err
 	}

@@ -109,6 +109,9 @@ func (h *Host) WriteSysctl(key, text string) error {
 	switch {
 	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.ERANGE):
 		return fmt.Errorf("sysctl %s: the kernel refuses %q: %w (out of its range, or not of its type)", key, text, cause(err))
+	case errors.Is(err, syscall.ENOENT):
+		// What net.ipv4.tcp_congestion_control and net.core.default_qdisc say.
+		return fmt.Errorf("sysctl %s: the kernel refuses %q: %w (it knows no such name: is it misspelt, or of a module that is not there?)", key, text, cause(err))
 	case err != nil:
 		return fmt.Errorf("sysctl %s: the kernel refuses %q: %w", key, text, cause(err))
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // Format returns src in canonical form: hclwrite's layout, and one newline at
-// the end. Formatting the result again changes nothing, and only space differs
+// the end, which is that of the other lines. Formatting the result again changes nothing, and only space differs
 // from src. What does not parse is refused.
 func Format(src Source) ([]byte, hcl.Diagnostics) {
 	if _, diags := parse(src); diags.HasErrors() {
@@ -26,7 +26,11 @@ func Format(src Source) ([]byte, hcl.Diagnostics) {
 	}
 	text = bytes.TrimRight(text, " \t\r\n")
 	if len(text) > 0 {
-		text = append(bytes.Clone(text), '\n')
+		end := "\n"
+		if bytes.Contains(text, []byte("\r\n")) {
+			end = "\r\n"
+		}
+		text = append(bytes.Clone(text), end...)
 	}
 	return text, nil
 }

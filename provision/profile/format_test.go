@@ -18,6 +18,7 @@ func TestFormat(t *testing.T) {
 		{"aligned", "nodeprov{\nschema=1\n}\n\n\nsysctl={\n\"a\"=1\n\"bcd\"   =at_least( 2 )\n}", "nodeprov {\n  schema = 1\n}\n\n\nsysctl = {\n  \"a\"   = 1\n  \"bcd\" = at_least(2)\n}\n"},
 		{"final newlines", "a = 1\n\n\n", "a = 1\n"},
 		{"comments", "#one\na=1 # two\nlonger=2 // three", "#one\na      = 1 # two\nlonger = 2 // three\n"},
+		{"line ends of Windows", "a=1\r\nb=2\r\n\r\n", "a = 1\r\nb = 2\r\n"},
 		{"heredoc is text", "a = <<E\n  x   =  1\nE\n", "a = <<E\n  x   =  1\nE\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -204,7 +205,7 @@ func (l *loader) checkLabels(b *hclsyntax.Block, label string) bool {
 	}
 	switch {
 	case len(b.Labels) < want:
-		l.add(b.DefRange(), "Missing label", "%s needs a label, its %s. Write: %s %q { … }", b.Type, label, b.Type, "NAME")
+		l.add(b.DefRange(), "Missing label", "%s needs a label. Write: %s %q { … }", b.Type, b.Type, strings.ToUpper(label))
 		return false
 	case len(b.Labels) > want:
 		header := b.Type
@@ -214,7 +215,7 @@ func (l *loader) checkLabels(b *hclsyntax.Block, label string) bool {
 		l.add(b.LabelRanges[want], "Extra label", "%s takes %s. Write: %s { … }", b.Type,
 			[]string{"no label", "one label only"}[want], header)
 	case want == 1 && b.Labels[0] == "":
-		l.add(b.LabelRanges[0], "Empty label", "The label of %s is its %s, which is not empty. Write: %s %q { … }", b.Type, label, b.Type, "NAME")
+		l.add(b.LabelRanges[0], "Empty label", "The label of %s is empty. Write: %s %q { … }", b.Type, b.Type, strings.ToUpper(label))
 		return false
 	}
 	return true

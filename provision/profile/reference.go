@@ -39,7 +39,7 @@ func (l *loader) eval(expr hclsyntax.Expression, s scope) (v cty.Value, ok bool)
 		return cty.DynamicVal, false
 	}
 	if infinite(v) {
-		l.add(expr.Range(), "Division by zero", "The result is infinite. Check the divisor.")
+		l.add(expr.Range(), "Number is infinite", "It is divided by zero, or too large. Check the divisor and the exponent.")
 		return cty.DynamicVal, false
 	}
 	return v, true
