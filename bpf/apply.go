@@ -131,7 +131,8 @@ func (d *Datapath) step(cs []*change, refuse func(Key, error), do func(*change) 
 	})
 }
 
-// undo leaves the service as it was before the batch.
+// undo leaves the service as it was before the batch, but for frontends that it
+// was to give up and that others have taken meanwhile.
 func (d *Datapath) undo(c *change) error {
 	g := garbage{slots: c.slots}
 	if c.isNew {
@@ -144,10 +145,15 @@ func (d *Datapath) undo(c *change) error {
 	var errs []error
 	for _, f := range c.del {
 		if c.entry.frontends[f] && d.table.owner[f] == c.key {
-			err := d.maps[sockMapFrontendsV1].Update(f.key(), c.entry.id, ebpf.UpdateNoExist)
-			if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-				errs = append(errs, fmt.Errorf("frontend %s is lost: %w", f, full(sockMapFrontendsV1, err)))
+			err := d.maps[sockMapFrontendsV1].Update(f.key(), f.value(c.entry.id), ebpf.UpdateNoExist)
+			var have sockFrontend
+			if err == nil || errors.Is(err, ebpf.ErrKeyExist) && d.maps[sockMapFrontendsV1].Lookup(f.key(), &have) == nil && have.Service == c.entry.id {
+				continue
 			}
+			// Another service has it, or its place, now.
+			delete(c.entry.frontends, f)
+			delete(d.table.owner, f)
+			errs = append(errs, fmt.Errorf("frontend %s is lost: %w", f, full(sockMapFrontendsV1, err)))
 		}
 	}
 	return errors.Join(errs...)
@@ -326,7 +332,7 @@ func (d *Datapath) writeSlots(c *change) error {
 // insertFrontends inserts c.add, all or none.
 func (d *Datapath) insertFrontends(c *change) error {
 	for i, f := range c.add {
-		if err := d.maps[sockMapFrontendsV1].Update(f.key(), c.entry.id, ebpf.UpdateNoExist); err != nil {
+		if err := d.maps[sockMapFrontendsV1].Update(f.key(), f.value(c.entry.id), ebpf.UpdateNoExist); err != nil {
 			return errors.Join(full(sockMapFrontendsV1, err), d.deleteFrontends(c.add[:i]))
 		}
 	}

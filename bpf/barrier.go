@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -13,10 +14,12 @@ type barrier struct {
 }
 
 // newBarrier prepares for kernels that refuse MEMBARRIER_CMD_GLOBAL, which those
-// with nohz_full CPUs do. There, replacing the element of a map of maps waits
-// for a grace period inside the kernel (maybe_wait_bpf_programs).
+// with nohz_full CPUs do, and for machines with one CPU, where it returns at once
+// although a preemptible kernel may have stopped a program midway. There, replacing
+// the element of a map of maps waits for a grace period inside the kernel
+// (maybe_wait_bpf_programs).
 func newBarrier() (*barrier, error) {
-	if membarrier() == nil {
+	if runtime.NumCPU() > 1 && membarrier() == nil {
 		return &barrier{}, nil
 	}
 	return newMapBarrier()

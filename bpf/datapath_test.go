@@ -215,6 +215,45 @@ func TestFullMaps(t *testing.T) {
 	}
 }
 
+// A service that is refused half-way has lost what others took meanwhile, and
+// knows it: what they have must not be deleted for it later.
+func TestRefusedAfterAFrontendMoved(t *testing.T) {
+	o := options(t)
+	small(t, o, sockMapFrontendsV1, 3)
+	d := open(t, o)
+	apply := func(ss ...string) error { return d.Apply(set(ss...)) }
+	if err := apply("a 10.0.0.1:80/TCP -> 10.1.0.1:80", "x 10.0.0.2:80/TCP 10.0.0.3:80/TCP -> 10.1.0.2:80"); err != nil {
+		t.Fatal(err)
+	}
+	// x gives .3 to a, and has no place for what it wants instead.
+	moved := "a 10.0.0.1:80/TCP 10.0.0.3:80/TCP -> 10.1.0.1:80"
+	if err := apply(moved, "x 10.0.0.2:80/TCP 10.0.0.4:80/TCP -> 10.1.0.2:80"); err == nil {
+		t.Fatal("it fitted")
+	}
+	want := "1 a 10.0.0.1:80/TCP 10.0.0.3:80/TCP -> 10.1.0.1:80\n2 x 10.0.0.2:80/TCP -> 10.1.0.2:80\n"
+	for range 2 {
+		if diff := cmp.Diff(text(t, d), want); diff != "" {
+			t.Fatal(diff)
+		}
+		if err := apply(moved, "x 10.0.0.2:80/TCP -> 10.1.0.2:80"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Nor is it believed to have what there is no place for any more.
+	if err := apply("a 10.0.0.1:80/TCP -> 10.1.0.1:80", "x 10.0.0.2:80/TCP 10.0.0.3:80/TCP -> 10.1.0.2:80"); err != nil {
+		t.Fatal(err)
+	}
+	if err := apply("a 10.0.0.1:80/TCP 10.0.0.5:80/TCP -> 10.1.0.1:80", "x 10.0.0.2:80/TCP 10.0.0.4:80/TCP -> 10.1.0.2:80"); err == nil {
+		t.Fatal("it fitted")
+	}
+	if err := apply("a 10.0.0.1:80/TCP -> 10.1.0.1:80", "x 10.0.0.2:80/TCP 10.0.0.3:80/TCP -> 10.1.0.2:80"); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(text(t, d), "1 a 10.0.0.1:80/TCP -> 10.1.0.1:80\n2 x 10.0.0.2:80/TCP 10.0.0.3:80/TCP -> 10.1.0.2:80\n"); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
 // small makes one of the pinned maps with few places, as if an older life had.
 func small(t *testing.T, o Options, name string, entries uint32) {
 	t.Helper()
@@ -300,11 +339,14 @@ func TestReopenAfterCrash(t *testing.T) {
 	put(sockMapBackendsV1, sockBackendKey{Service: 9, Generation: 1}, be)
 	put(sockMapServicesV1, uint32(9), sockService{Generation: 1, Count: 1})
 	put(sockMapNamesV1, uint32(9), Key{Service: "new"}.value())
+	// One that was killed before it had a name: its ID must not be given before its
+	// slots are collected.
+	put(sockMapBackendsV1, sockBackendKey{Service: 3, Generation: 1}, be)
 	// A frontend of no service, and a service that lost a slot.
-	put(sockMapFrontendsV1, fe("10.0.0.77:1"), uint32(77))
+	put(sockMapFrontendsV1, fe("10.0.0.77:1"), sockFrontend{Service: 77})
 	put(sockMapServicesV1, uint32(8), sockService{Generation: 1, Count: 3})
 	put(sockMapNamesV1, uint32(8), Key{Service: "torn"}.value())
-	put(sockMapFrontendsV1, fe("10.0.0.8:1"), uint32(8))
+	put(sockMapFrontendsV1, fe("10.0.0.8:1"), sockFrontend{Service: 8})
 	d.Close()
 
 	d = open(t, o)
@@ -312,7 +354,14 @@ func TestReopenAfterCrash(t *testing.T) {
 		t.Error(diff)
 	}
 	// Also the very slots that are about to be collected may be wanted again now.
-	if err := d.Apply(set("a 10.0.0.1:80/TCP -> 10.1.0.3:80")); err != nil {
+	if err := d.Apply(set("a 10.0.0.1:80/TCP -> 10.1.0.3:80", "c 10.0.0.3:80/TCP -> 10.1.0.4:80")); err != nil {
+		t.Fatal(err)
+	}
+	d.reaping.Wait()
+	if got := text(t, d); !strings.Contains(got, " c 10.0.0.3:80/TCP -> 10.1.0.4:80\n") {
+		t.Errorf("the new service has lost its slots: %s", got)
+	}
+	if err := d.Apply(Batch{Delete: []Key{{Service: "c"}}}); err != nil {
 		t.Fatal(err)
 	}
 	d.reaping.Wait()

@@ -26,6 +26,15 @@ struct frontend_key {
 };
 _Static_assert(sizeof(struct frontend_key) == 20, "padding would be part of the key");
 
+// The service that a frontend leads to. The kernel gives a deleted element away at
+// once, so that a reader that had found it may read another frontend's value: check
+// tells.
+struct frontend {
+	__u32 service;
+	__u32 check; // see check() in sock.c
+};
+_Static_assert(sizeof(struct frontend) == 8, "must be one load");
+
 // A backend set. Readers load it as one 8-byte word, so that generation and
 // count always belong together.
 struct service {
@@ -66,6 +75,9 @@ struct translation {
 	__u32 slot; // the backend's when it was chosen: where to look for it first
 };
 _Static_assert(sizeof(struct translation) == 40, "no padding");
+
+// In place of a slot: the flow has another backend now, but replies may come yet.
+#define SLOT_LEFT 0xffffffff
 
 // A connected socket has one translation.
 struct peer {

@@ -23,7 +23,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__type(key, struct frontend_key);
-	__type(value, __u32);
+	__type(value, struct frontend);
 } frontends_v1 SEC(".maps");
 
 struct {
@@ -143,14 +143,35 @@ enum verdict {
 	REFUSE,
 };
 
-// find_service looks up the frontend that a socket asks for.
-static __always_inline __u32 *find_service(struct bpf_sock_addr *ctx, const struct address *addr)
+// check ties a frontend's value to its key.
+static __always_inline __u32 check(const struct frontend_key *k, __u32 id)
+{
+	__u32 h = id;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		h = (h ^ k->addr.word[i]) * 0x9e3779b1;
+	return (h ^ (k->port | k->protocol << 16 | (__u32)k->scope << 24)) * 0x9e3779b1;
+}
+
+// find_service returns the ID of the service behind the frontend that a socket
+// asks for, 0 for none.
+static __always_inline __u32 find_service(struct bpf_sock_addr *ctx, const struct address *addr)
 {
 	struct frontend_key key = { .addr = *addr, .port = ctx->user_port, .protocol = ctx->protocol };
+	struct frontend *f;
+	union {
+		__u64 word;
+		struct frontend f;
+	} u;
 
 	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP)
-		return NULL;
-	return bpf_map_lookup_elem(&frontends_v1, &key);
+		return 0;
+	f = bpf_map_lookup_elem(&frontends_v1, &key);
+	if (!f)
+		return 0;
+	u.word = *(const volatile __u64 *)f;
+	return u.f.check == check(&key, u.f.service) ? u.f.service : 0; // it was deleted meanwhile
 }
 
 static __always_inline struct backend *slot_of(__u32 id, __u32 generation, __u32 slot)
@@ -202,42 +223,80 @@ static __always_inline void remember_on(void *sk, const struct translation *t)
 	bpf_spin_unlock(&p->lock);
 }
 
+// mptcp_sock_of returns the MPTCP socket that sk is a subflow of: connect sees the
+// first subflow, getpeername the MPTCP socket.
+static __always_inline struct mptcp_sock *mptcp_sock_of(struct bpf_sock_addr *ctx, struct bpf_sock *sk)
+{
+	return have_skc_to_mptcp_sock && ctx->protocol == IPPROTO_TCP ? bpf_skc_to_mptcp_sock(sk) : NULL;
+}
+
 // remember makes getpeername and recvmsg show the frontend on a connected socket.
 static __always_inline void remember(struct bpf_sock_addr *ctx, const struct translation *t)
 {
 	struct bpf_sock *sk = ctx->sk;
+	struct mptcp_sock *msk;
 
 	if (!sk)
 		return;
 	remember_on(sk, t);
-	if (have_skc_to_mptcp_sock && ctx->protocol == IPPROTO_TCP) {
-		// connect sees the first subflow, getpeername the MPTCP socket.
-		struct mptcp_sock *msk = bpf_skc_to_mptcp_sock(sk);
+	msk = mptcp_sock_of(ctx, sk);
+	if (msk)
+		remember_on(msk, t);
+}
 
-		if (msk)
-			remember_on(msk, t);
-	}
+// unremember undoes it: the socket connects anew, to something that is no service
+// of ours.
+static __always_inline void unremember(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct mptcp_sock *msk;
+
+	if (!sk)
+		return;
+	bpf_sk_storage_delete(&peer_v1, sk);
+	msk = mptcp_sock_of(ctx, sk);
+	if (msk)
+		bpf_sk_storage_delete(&peer_v1, msk);
 }
 
 static __always_inline enum verdict on_connect(struct bpf_sock_addr *ctx, const struct address *addr,
 					       struct translation *out)
 {
-	__u32 *id = find_service(ctx, addr);
-	struct bpf_sock *sk = ctx->sk;
+	__u32 id = find_service(ctx, addr);
 	enum verdict v = NOT_OURS;
 	struct service *s;
 
 	if (id) {
-		__u32 i = *id;
-
-		s = bpf_map_lookup_elem(&services_v1, &i);
-		v = s ? choose(ctx, addr, i, load(s), out) : REFUSE;
+		s = bpf_map_lookup_elem(&services_v1, &id);
+		v = s ? choose(ctx, addr, id, load(s), out) : REFUSE;
 	}
 	if (v == TRANSLATE)
 		remember(ctx, out);
-	else if (sk) // connected anew, to something that is no service of ours
-		bpf_sk_storage_delete(&peer_v1, sk);
+	else if (v == NOT_OURS) // a UDP socket that is refused stays connected as it was
+		unremember(ctx);
 	return v;
+}
+
+// connected tells whether a UDP socket has a peer. One that was disconnected
+// keeps its entry of peer_v1.
+static __always_inline bool connected(struct bpf_sock *sk)
+{
+	return sk->state == BPF_TCP_ESTABLISHED;
+}
+
+// recall_peer finds the backend that a UDP socket is connected to, if it believes
+// that to be the frontend.
+static __always_inline bool recall_peer(struct bpf_sock *sk, const struct address *frontend, __be16 port,
+					struct translation *out)
+{
+	struct peer *p = connected(sk) ? bpf_sk_storage_get(&peer_v1, sk, NULL, 0) : NULL;
+
+	if (!p)
+		return false;
+	bpf_spin_lock(&p->lock);
+	*out = p->t;
+	bpf_spin_unlock(&p->lock);
+	return out->frontend_port == port && same(&out->frontend, frontend);
 }
 
 // recall finds the backend that this socket used for the frontend before.
@@ -249,7 +308,8 @@ static __always_inline bool recall(struct peers *p, const struct address *fronte
 	bpf_spin_lock(&p->lock);
 #pragma unroll
 	for (int i = 0; i < PEERS; i++) {
-		if (p->t[i].backend_port && p->t[i].frontend_port == port && same(&p->t[i].frontend, frontend)) {
+		if (p->t[i].backend_port && p->t[i].slot != SLOT_LEFT && p->t[i].frontend_port == port &&
+		    same(&p->t[i].frontend, frontend)) {
 			*out = p->t[i];
 			found = true;
 		}
@@ -266,9 +326,12 @@ static __always_inline void note(struct peers *p, const struct translation *t)
 
 	bpf_spin_lock(&p->lock);
 #pragma unroll
-	for (__u32 i = 0; i < PEERS; i++)
+	for (__u32 i = 0; i < PEERS; i++) {
+		if (p->t[i].frontend_port == t->frontend_port && same(&p->t[i].frontend, &t->frontend))
+			p->t[i].slot = SLOT_LEFT;
 		if (p->t[i].backend_port == t->backend_port && same(&p->t[i].backend, &t->backend))
 			at = i;
+	}
 	if (at == PEERS)
 		at = p->next++;
 	p->t[at & (PEERS - 1)] = *t;
@@ -290,12 +353,11 @@ static __always_inline void forget(struct peers *p, const struct address *backen
 static __always_inline enum verdict on_sendmsg(struct bpf_sock_addr *ctx, const struct address *addr,
 					       struct translation *out)
 {
-	__u32 *id = find_service(ctx, addr);
+	__u32 id = find_service(ctx, addr);
 	struct bpf_sock *sk = ctx->sk;
 	struct peers *p = NULL;
 	struct service *s, v;
 	struct backend *b;
-	__u32 i;
 
 	if (!id) {
 		if (sk)
@@ -304,8 +366,10 @@ static __always_inline enum verdict on_sendmsg(struct bpf_sock_addr *ctx, const 
 			forget(p, addr, ctx->user_port);
 		return NOT_OURS;
 	}
-	i = *id;
-	s = bpf_map_lookup_elem(&services_v1, &i);
+	// A connected socket hears its peer alone.
+	if (sk && recall_peer(sk, addr, ctx->user_port, out))
+		return TRANSLATE;
+	s = bpf_map_lookup_elem(&services_v1, &id);
 	if (!s)
 		return REFUSE;
 	v = load(s);
@@ -315,16 +379,16 @@ static __always_inline enum verdict on_sendmsg(struct bpf_sock_addr *ctx, const 
 		p = bpf_sk_storage_get(&peers_v1, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!p) {
 		count(COUNTER_NO_STORAGE);
-		return choose(ctx, addr, i, v, out);
+		return choose(ctx, addr, id, v, out);
 	}
 	// A flow stays with its backend for as long as that serves: the daemon keeps
 	// the slots of backends that stay, so one look tells.
 	if (recall(p, addr, ctx->user_port, out) && out->slot < v.count) {
-		b = slot_of(i, v.generation, out->slot);
+		b = slot_of(id, v.generation, out->slot);
 		if (b && b->port == out->backend_port && same(&b->addr, &out->backend))
 			return TRANSLATE;
 	}
-	if (choose(ctx, addr, i, v, out) == REFUSE)
+	if (choose(ctx, addr, id, v, out) == REFUSE)
 		return REFUSE;
 	note(p, out);
 	return TRANSLATE;
@@ -336,12 +400,13 @@ static __always_inline bool reverse(struct bpf_sock_addr *ctx, const struct addr
 	struct bpf_sock *sk = ctx->sk;
 	__be16 port = ctx->user_port;
 	bool found = false;
+	struct peer *p = NULL;
 	struct peers *ps;
-	struct peer *p;
 
 	if (!sk)
 		return false;
-	p = bpf_sk_storage_get(&peer_v1, sk, NULL, 0);
+	if (ctx->protocol != IPPROTO_UDP || connected(sk))
+		p = bpf_sk_storage_get(&peer_v1, sk, NULL, 0);
 	if (p) {
 		bpf_spin_lock(&p->lock);
 		*out = p->t;
@@ -366,21 +431,31 @@ static __always_inline bool reverse(struct bpf_sock_addr *ctx, const struct addr
 	return found;
 }
 
+static __always_inline int conclude4(struct bpf_sock_addr *ctx, enum verdict v, const struct translation *t)
+{
+	if (v == REFUSE)
+		return refuse();
+	if (v == TRANSLATE)
+		set4(ctx, &t->backend, t->backend_port);
+	return 1;
+}
+
+static __always_inline int conclude6(struct bpf_sock_addr *ctx, enum verdict v, const struct translation *t)
+{
+	if (v == REFUSE)
+		return refuse();
+	if (v == TRANSLATE)
+		set6(ctx, &t->backend, t->backend_port);
+	return 1;
+}
+
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
 	struct address addr = get4(ctx);
 	struct translation t = {};
 
-	switch (on_connect(ctx, &addr, &t)) {
-	case TRANSLATE:
-		set4(ctx, &t.backend, t.backend_port);
-		return 1;
-	case REFUSE:
-		return refuse();
-	default:
-		return 1;
-	}
+	return conclude4(ctx, on_connect(ctx, &addr, &t), &t);
 }
 
 // Also sees connections to IPv4-mapped addresses, which are IPv4 connections.
@@ -390,15 +465,7 @@ int connect6(struct bpf_sock_addr *ctx)
 	struct address addr = get6(ctx);
 	struct translation t = {};
 
-	switch (on_connect(ctx, &addr, &t)) {
-	case TRANSLATE:
-		set6(ctx, &t.backend, t.backend_port);
-		return 1;
-	case REFUSE:
-		return refuse();
-	default:
-		return 1;
-	}
+	return conclude6(ctx, on_connect(ctx, &addr, &t), &t);
 }
 
 // Also sees what an IPv6 socket sends to an IPv4-mapped address.
@@ -408,15 +475,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	struct address addr = get4(ctx);
 	struct translation t = {};
 
-	switch (on_sendmsg(ctx, &addr, &t)) {
-	case TRANSLATE:
-		set4(ctx, &t.backend, t.backend_port);
-		return 1;
-	case REFUSE:
-		return refuse();
-	default:
-		return 1;
-	}
+	return conclude4(ctx, on_sendmsg(ctx, &addr, &t), &t);
 }
 
 SEC("cgroup/sendmsg6")
@@ -425,15 +484,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	struct address addr = get6(ctx);
 	struct translation t = {};
 
-	switch (on_sendmsg(ctx, &addr, &t)) {
-	case TRANSLATE:
-		set6(ctx, &t.backend, t.backend_port);
-		return 1;
-	case REFUSE:
-		return refuse();
-	default:
-		return 1;
-	}
+	return conclude6(ctx, on_sendmsg(ctx, &addr, &t), &t);
 }
 
 static __always_inline int reverse4(struct bpf_sock_addr *ctx)

@@ -30,6 +30,12 @@ type sockBackendKey struct {
 	Slot       uint32
 }
 
+type sockFrontend struct {
+	_       structs.HostLayout
+	Service uint32
+	Check   uint32
+}
+
 type sockFrontendKey struct {
 	_    structs.HostLayout
 	Addr struct {

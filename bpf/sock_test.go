@@ -1,14 +1,18 @@
 package bpf
 
 import (
+	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"unsafe"
 
 	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/nodeprov/nodeprov/internal/testbed"
 )
@@ -101,6 +105,165 @@ func TestSockets(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 	})
+}
+
+// socket is one in the pod that a test uses call by call.
+type socket struct {
+	t  *testing.T
+	fd int
+}
+
+func (n *node) udp(t *testing.T) socket { return socket{t, n.pod.Socket(t, "udp")} }
+
+func sockaddr(addr string) unix.Sockaddr {
+	a := netip.MustParseAddrPort(addr)
+	return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+}
+
+func (s socket) connect(addr string) error { return unix.Connect(s.fd, sockaddr(addr)) }
+
+func (s socket) disconnect() {
+	s.t.Helper()
+	unspec := unix.RawSockaddrAny{}
+	if _, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(s.fd), uintptr(unsafe.Pointer(&unspec)), unix.SizeofSockaddrInet4); errno != 0 {
+		s.t.Fatal(errno)
+	}
+}
+
+func (s socket) peer() string {
+	sa, err := unix.Getpeername(s.fd)
+	return said(sa, err)
+}
+
+// ask sends to addr, or to the peer where it is empty, and returns the answer.
+func (s socket) ask(addr string) string {
+	s.t.Helper()
+	var err error
+	if addr == "" {
+		_, err = unix.Write(s.fd, []byte("?"))
+	} else {
+		err = unix.Sendto(s.fd, []byte("?"), 0, sockaddr(addr))
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	buf := make([]byte, 100)
+	for {
+		n, from, err := unix.Recvfrom(s.fd, buf, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		return strings.TrimSpace(string(buf[:max(n, 0)])) + " from " + said(from, err)
+	}
+}
+
+func said(sa unix.Sockaddr, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	in := sa.(*unix.SockaddrInet4)
+	return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), uint16(in.Port)).String()
+}
+
+// An element of a hash map that is deleted is given to another key at once. Who had
+// found it before must not take the other's service for its own.
+func TestForeignFrontend(t *testing.T) {
+	n := newNode(t)
+	n.apply(t, "a 10.96.0.1:80/TCP -> 10.1.0.1:80")
+	f := service("b 10.96.0.2:80/TCP ->").Frontends[0]
+	if err := n.maps[sockMapFrontendsV1].Put(f.key(), service("a 10.96.0.1:80/TCP ->").Frontends[0].value(1)); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.pod.Probe(t, "tcp", "10.96.0.2:80"); got != "connect: ENETUNREACH" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A connection that is refused leaves a UDP socket connected as it was.
+func TestRefusedReconnect(t *testing.T) {
+	n := newNode(t)
+	n.apply(t, "a 10.96.0.1:80/UDP -> 10.1.0.1:80", "none 10.96.0.9:80/UDP ->")
+	s := n.udp(t)
+	if err := s.connect("10.96.0.1:80"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.connect("10.96.0.9:80"); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Fatalf("got %v, want ECONNREFUSED", err)
+	}
+	if got := s.peer(); got != "10.96.0.1:80" {
+		t.Errorf("peer %s", got)
+	}
+	if got := s.ask(""); got != "one from 10.96.0.1:80" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// What a socket was once connected to does not colour what it hears unconnected.
+func TestDisconnected(t *testing.T) {
+	n := newNode(t)
+	n.apply(t, "a 10.96.0.1:80/UDP -> 10.1.0.1:80", "b 10.96.0.2:80/UDP -> 10.1.0.1:80")
+	s := n.udp(t)
+	if err := s.connect("10.96.0.1:80"); err != nil {
+		t.Fatal(err)
+	}
+	s.disconnect()
+	for _, addr := range []string{"10.1.0.1:80", "10.96.0.2:80", "10.1.0.1:80", "10.96.0.1:80"} {
+		if got := s.ask(addr); got != "one from "+addr {
+			t.Errorf("asked %s, got %s", addr, got)
+		}
+	}
+}
+
+// A connected socket hears its peer alone, so what it sends to its own service by
+// name goes to that backend too.
+func TestConnectedSendto(t *testing.T) {
+	n := newNode(t)
+	n.apply(t, "a 10.96.0.1:80/UDP -> 10.1.0.1:80 10.1.0.2:80")
+	for range 8 { // of which half would be lucky
+		s := n.udp(t)
+		if err := s.connect("10.96.0.1:80"); err != nil {
+			t.Fatal(err)
+		}
+		want := s.ask("")
+		if got := s.ask("10.96.0.1:80"); got != want {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+	}
+}
+
+func TestReconnectedMPTCP(t *testing.T) {
+	n := newNode(t)
+	n.apply(t, "a 10.96.0.1:80/TCP -> 10.1.0.1:80")
+	s := socket{t, n.pod.Socket(t, "--mptcp", "tcp")}
+	for _, addr := range []string{"10.96.0.1:80", "10.1.0.1:80"} {
+		if err := s.connect(addr); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.peer(); got != addr {
+			t.Errorf("connected to %s, peer %s", addr, got)
+		}
+		s.disconnect()
+	}
+}
+
+// A flow that had to leave its backend stays with the next one.
+func TestUnconnectedStaysAfterAMove(t *testing.T) {
+	n := newNode(t)
+	n.apply(t, "x1 10.96.1.1:80/UDP -> 10.1.0.3:80", "x2 10.96.1.2:80/UDP -> 10.1.0.4:80", "x3 10.96.1.3:80/UDP -> 10.1.0.5:80",
+		"a 10.96.0.1:80/UDP -> 10.1.0.6:80")
+	n.backends.NetNS.Addr("eth0", "10.1.0.3/24", "10.1.0.4/24", "10.1.0.5/24", "10.1.0.6/24")
+	n.backends.Serve(t, "10.1.0.3:80", "three", "10.1.0.4:80", "four", "10.1.0.5:80", "five", "10.1.0.6:80", "six")
+	s := n.udp(t)
+	for _, addr := range []string{"10.96.1.1:80", "10.96.1.2:80", "10.96.1.3:80", "10.96.0.1:80"} {
+		s.ask(addr)
+	}
+	n.apply(t, "a 10.96.0.1:80/UDP -> 10.1.0.1:80 10.1.0.2:80")
+	want := s.ask("10.96.0.1:80")
+	for range 20 {
+		if got := s.ask("10.96.0.1:80"); got != want {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+	}
 }
 
 // A UDP flow stays with its backend until that goes.

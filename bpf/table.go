@@ -55,7 +55,7 @@ func (i *ids) release(id uint32) {
 // view is a copy of the maps. The kernel gives no snapshot of several maps, so a
 // view that was taken beside a writer may hold services in between.
 type view struct {
-	frontends map[sockFrontendKey]uint32
+	frontends map[sockFrontendKey]sockFrontend
 	services  map[uint32]sockService // of those that have a name
 	backends  map[sockBackendKey]sockBackend
 	names     map[uint32]sockServiceName
@@ -65,7 +65,7 @@ func (d *Datapath) view() (v view, err error) {
 	if v.names, err = dump[uint32, sockServiceName](d.maps[sockMapNamesV1]); err != nil {
 		return v, err
 	}
-	if v.frontends, err = dump[sockFrontendKey, uint32](d.maps[sockMapFrontendsV1]); err != nil {
+	if v.frontends, err = dump[sockFrontendKey, sockFrontend](d.maps[sockMapFrontendsV1]); err != nil {
 		return v, err
 	}
 	if v.backends, err = dump[sockBackendKey, sockBackend](d.maps[sockMapBackendsV1]); err != nil {
@@ -118,9 +118,9 @@ func (d *Datapath) Services() ([]Service, error) {
 	for id, n := range v.names {
 		byID[id] = &Service{ID: id, Key: n.key()}
 	}
-	for f, id := range v.frontends {
-		if s := byID[id]; s != nil {
-			s.Frontends = append(s.Frontends, f.frontend())
+	for k, f := range v.frontends {
+		if s := byID[f.Service]; s != nil {
+			s.Frontends = append(s.Frontends, k.frontend())
 		}
 	}
 	var out []Service
@@ -196,8 +196,8 @@ func (d *Datapath) restore() error {
 		ids:      ids{used: make([]bool, d.maps[sockMapServicesV1].MaxEntries())},
 	}
 	frontends := map[uint32][]Frontend{}
-	for f, id := range v.frontends {
-		frontends[id] = append(frontends[id], f.frontend())
+	for k, f := range v.frontends {
+		frontends[f.Service] = append(frontends[f.Service], k.frontend())
 	}
 	current := map[sockBackendKey]bool{}
 	var g garbage
@@ -243,6 +243,11 @@ func (d *Datapath) restore() error {
 			g.slots = append(g.slots, k)
 			if e := byID[k.Service]; e != nil {
 				e.latest = max(e.latest, k.Generation)
+			} else if int(k.Service) < len(d.table.ids.used) && !d.table.ids.used[k.Service] {
+				// Of a service that had no name yet. Given away before they are
+				// collected, its ID would lead the collector to new slots.
+				d.table.ids.used[k.Service] = true
+				g.ids = append(g.ids, k.Service)
 			}
 		}
 	}
@@ -299,6 +304,16 @@ func swap(port uint16) uint16 {
 func (f Frontend) key() (k sockFrontendKey) {
 	k.Addr.Word, k.Port, k.Protocol = words(f.Addr.Addr()), swap(f.Addr.Port()), uint8(f.Protocol)
 	return k
+}
+
+// value is what the map has for f; its check is that of check() in sock.c.
+func (f Frontend) value(service uint32) sockFrontend {
+	k, h := f.key(), service
+	for _, w := range k.Addr.Word {
+		h = (h ^ w) * 0x9e3779b1
+	}
+	h = (h ^ (uint32(k.Port) | uint32(k.Protocol)<<16 | uint32(k.Scope)<<24)) * 0x9e3779b1
+	return sockFrontend{Service: service, Check: h}
 }
 
 func (k sockFrontendKey) frontend() Frontend {

@@ -340,10 +340,12 @@ func (d *instance) update() error {
 		return err
 	}
 	if len(b.Delete) > 0 && len(d.refused) > 0 {
-		// There is room now.
+		// There is room now, or in a moment: what was deleted is collected when no
+		// program can see it any more.
 		b = bpf.Batch{}
 		for k, r := range d.refused {
 			if !r.deletion() {
+				r.wait = retryFirst / 2 // so that the next try, if it is refused again, is after retryFirst
 				owner[k] = r.name
 				b.Set = append(b.Set, r.want)
 			}

@@ -425,6 +425,29 @@ func TestRoomIsUsedAtOnce(t *testing.T) {
 	})
 }
 
+// The maps have room a grace period after a deletion, not at once.
+func TestRoomIsUsedSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dp := newFake()
+		dp.refuse["default/b"] = errors.New("map backends_v1 is full")
+		l := start(t, dp, 0)
+		defer l.kill()
+		l.store.SetSynced()
+		l.put(service("a", 1, 1) + service("b", 2, 1))
+		time.Sleep(10 * retryMost) // ever more rarely
+		l.store.DeleteService(named("a"))
+		settled()
+		dp.mu.Lock()
+		delete(dp.refuse, "default/b")
+		dp.mu.Unlock()
+		time.Sleep(retryFirst)
+		synctest.Wait()
+		if d := cmp.Diff("default/b: 10.43.0.2:80/TCP -> 10.42.0.1:80\n", dp.text()); d != "" {
+			t.Error(d)
+		}
+	})
+}
+
 func TestFatalErrorEndsTheLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dp := newFake()

@@ -179,7 +179,7 @@ func (m *model) backends(portname string, proto corev1.Protocol, ipv6 bool) []bp
 				switch {
 				case value(e.Conditions.Ready, true):
 					ready[b] = true
-				case value(e.Conditions.Serving, false) && value(e.Conditions.Terminating, false):
+				case value(e.Conditions.Serving, true) && value(e.Conditions.Terminating, false):
 					terminating[b] = true
 				}
 			}

@@ -82,6 +82,8 @@ default/web:dns-tcp (IPv6): [fd43::9]:53/TCP -> [fd42::1]:5354
 			{addresses: [10.42.0.1], conditions: {ready: false, serving: false, terminating: true}},
 			{addresses: [10.42.0.3], conditions: {ready: false, serving: true, terminating: false}}, {addresses: [10.42.0.4], conditions: {ready: false, serving: true, terminating: true}}]`),
 			"default/web: 10.43.0.9:80/TCP -> 10.42.0.4:1\n", ""},
+		{"unknown is serving", web(one) + slice("a", "IPv4", "[{port: 1}]", `[{addresses: [10.42.0.1], conditions: {ready: false, terminating: true}}, {addresses: [10.42.0.2], conditions: {ready: false}}]`),
+			"default/web: 10.43.0.9:80/TCP -> 10.42.0.1:1\n", ""},
 		{"each port decides for itself", web(`{clusterIP: 10.43.0.9, ports: [{name: a, port: 1}, {name: b, port: 2}]}`) +
 			slice("a", "IPv4", "[{name: a, port: 1}]", "[{addresses: [10.42.0.1]}]") +
 			slice("b", "IPv4", "[{name: b, port: 2}]", "[{addresses: [10.42.0.2], conditions: {ready: false, serving: true, terminating: true}}]"),

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -188,7 +189,8 @@ func (m *manifests) read(dir string) {
 }
 
 func readManifest(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	// Opening a pipe waits for its writer otherwise.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

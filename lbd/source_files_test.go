@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestParseManifestMistakes(t *testing.T) {
@@ -62,6 +63,27 @@ func TestParseManifest(t *testing.T) {
 
 // filesState runs a Files and returns a function that waits until what the store
 // holds reads as wanted.
+// A pipe would keep whoever opens it waiting, and the daemon from ending.
+func TestManifestIsAPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.yaml")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := readManifest(path)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for a writer")
+	}
+}
+
 func filesState(t *testing.T, dir string) (want func(what, want string)) {
 	t.Helper()
 	defer goleak.IgnoreCurrent()

@@ -28,6 +28,7 @@ const usage = `usage: probe COMMAND
   udp [flags] ADDR [ADDR]...       send to each in turn, print each answer
   load [flags] ADDR                connect again and again until SIGTERM or --for has
                                    passed, print "attempts=N failures=N" (exit 1 with failures)
+  socket [flags] tcp|udp           pass a new IPv4 socket on file descriptor 3
 
 flags: --timeout 2s --peer (print where the answer came from, as the kernel says)
        --mapped (IPv6 socket, IPv4-mapped address) --mptcp --unconnected (udp) --for 10s (load)
@@ -70,6 +71,8 @@ func Run(args []string, stdout, stderr io.Writer) int {
 		err = o.udp(fs.Args(), stdout)
 	case "load":
 		err = each(fs.Args(), func(a netip.AddrPort) error { return o.load(ctx, a, stdout) })
+	case "socket":
+		err = o.pass(fs.Arg(0))
 	default:
 		fmt.Fprint(stderr, usage)
 		return 64
@@ -245,6 +248,20 @@ func (o options) udp(addrs []string, stdout io.Writer) error {
 		}
 		return o.print(stdout, buf[:n], func() (unix.Sockaddr, error) { return from, nil })
 	})
+}
+
+// pass makes a socket and hands it over. A socket belongs to the cgroup and the
+// network namespace of the process that made it, whoever uses it.
+func (o options) pass(network string) error {
+	typ := unix.SOCK_STREAM
+	if network == "udp" {
+		typ = unix.SOCK_DGRAM
+	}
+	fd, _, err := o.socket(typ, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+	if err != nil {
+		return err
+	}
+	return unix.Sendmsg(3, []byte{0}, unix.UnixRights(fd), nil, 0)
 }
 
 func (o options) print(w io.Writer, answer []byte, peer func() (unix.Sockaddr, error)) error {

@@ -250,6 +250,40 @@ func (p Place) Load(t testing.TB, args ...string) (stop func() string) {
 	return p.background(t, append([]string{"load"}, args...), false)
 }
 
+// Socket returns a socket that `probe socket` made with the arguments. It stays
+// in the place, and the test may use it as it likes.
+func (p Place) Socket(t testing.TB, args ...string) int {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	other := os.NewFile(uintptr(pair[1]), "socketpair")
+	defer other.Close()
+	cmd := p.probe(t, append([]string{"socket"}, args...)...)
+	cmd.Stderr, cmd.ExtraFiles = os.Stderr, []*os.File{other}
+	p.Start(t, cmd)
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("probe socket %v: %v", args, err)
+	}
+	buf, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(pair[0], buf, oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(msgs) != 1 {
+		t.Fatalf("probe socket %v: %d messages, %v", args, len(msgs), err)
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fds[0]) })
+	return fds[0]
+}
+
 func (p Place) background(t testing.TB, args []string, ready bool) (stop func() string) {
 	t.Helper()
 	cmd := p.probe(t, args...)
