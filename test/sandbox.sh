@@ -50,7 +50,7 @@ machine() {
 settings() {
 	find "$1" -type f -perm -u=r -not -path '*/random/*' -not -name '*-nr' -not -name 'dentry-state' -not -name 'ns_last_pid' \
 		-not -name 'nr' -not -name 'nf_conntrack_count' -not -name 'inode-state' -not -name '*_secret' -not -name '*_key' \
-		-not -name '*idmap*' -not -name 'tcp_mem' -not -name 'drop_caches' -print0 | sort -z | xargs -0 grep -sH '' || true
+		-not -name '*idmap*' -not -name 'tcp_mem' -not -name 'drop_caches' -not -name 'perf_event_max_sample_rate' -print0 | sort -z | xargs -0 grep -sH '' || true
 }
 
 inside() {
