@@ -47,7 +47,7 @@ generate: ## BPF objects and bindings (needs clang-19, which it installs)
 .PHONY: lint
 lint: ## gofmt, golangci-lint, shellcheck
 	@$(NEED) shellcheck:shellcheck
-	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)" || { echo "run: make fmt" >&2; exit 1; }
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); [[ -z $$bad ]] || { echo "not formatted (run make fmt):" $$bad >&2; exit 1; }
 	$(TOOL) golangci-lint run ./...
 	shellcheck $$(git ls-files '*.sh' .ci)
 
