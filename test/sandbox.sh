@@ -126,9 +126,11 @@ inside() {
 confine() {
 	state=/run/sandbox
 	mount -t tmpfs -o mode=755 tmpfs /run
-	mkdir -p "$state"/{net,etc} /run/netns
+	mkdir -p "$state"/{net,etc,bin} /run/netns
 	cp -a /etc/{passwd,group,os-release} "$state/etc/"
 	cp -a "$repo"/test/sandbox/etc/. "$state/etc/"
+	# The repository may lie below one of the directories that are covered.
+	cp -a "$0" "$repo"/bin/{nodeprov,lbd,probe} "$state/bin/"
 	mount -o bind,remount,ro /
 	mount --bind "$state/etc" /etc
 	mount -t tmpfs -o mode=755 tmpfs /var/lib
@@ -143,7 +145,7 @@ confine() {
 	mount -t bpf bpf /sys/fs/bpf
 	mount -o bind,remount,ro /sys
 	hostname sandbox
-	export PATH=$repo/bin:$PATH NO_COLOR=1
+	export PATH=$state/bin:$PATH NO_COLOR=1
 }
 
 # network joins the node with a pod and with the backends.
@@ -151,7 +153,7 @@ network() {
 	local ns
 	for ns in pod backends; do
 		ip netns add "$ns"
-		nsenter --net="/run/netns/$ns" "$0" --no-dad
+		nsenter --net="/run/netns/$ns" sandbox.sh --no-dad
 		ip -n "$ns" link set lo up
 	done
 	no_dad
@@ -167,7 +169,10 @@ network() {
 		ip -n "${ns%:*}" -6 route add default via "fd42:${ns#*:}::1"
 	done
 	nsenter --net=/run/netns/backends probe serve 10.42.0.10:8080 alpha '[fd42:0::10]:8080' alpha6 >"$state/backends" &
-	until grep -q ready "$state/backends"; do :; done
+	local backends=$!
+	until grep -q ready "$state/backends"; do
+		kill -0 "$backends" # with the errors of set -e: it has ended
+	done
 	mkdir /sys/fs/cgroup/pod
 }
 
