@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodeprov/nodeprov/bpf"
+	"github.com/nodeprov/nodeprov/internal/cli"
 )
 
 func cleanupCommand(e env) *cobra.Command {
@@ -17,7 +18,7 @@ func cleanupCommand(e env) *cobra.Command {
 no service is served. It refuses to while a daemon runs.`,
 		Example: `  systemctl stop lbd && lbd cleanup
   lbd cleanup --bpffs /run/test/bpf`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 	}
 	conf := settings(e, cmd, "bpffs")
 	cmd.RunE = func(*cobra.Command, []string) error {

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nodeprov/nodeprov/internal/cli"
 )
 
 // version is set by the linker; empty means what the build recorded.
@@ -60,20 +62,20 @@ they serve while lbd is stopped, killed or upgraded, and while the API is away.`
   lbd service list                     # what the kernel serves, daemon or not`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          noArgs,
+		Args:          cli.NoArgs,
 		Run:           func(c *cobra.Command, _ []string) { _ = c.Help() },
 	}
 	// What goes wrong before a verb runs is a mistake in the command line.
 	started := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
 	root.AddCommand(runCommand(e), statusCommand(e), serviceCommand(e), cleanupCommand(e), versionCommand(e))
-	helpAndCompletion(root)
+	cli.Strict(root)
 	root.SetArgs(e.args)
 	root.SetOut(e.stdout)
 	root.SetErr(e.stderr)
 
 	cmd, err := root.ExecuteContextC(ctx)
-	var usage *usageError
+	var usage *cli.UsageError
 	var quiet *quietError
 	switch {
 	case err == nil:
@@ -88,57 +90,6 @@ they serve while lbd is stopped, killed or upgraded, and while the API is away.`
 	return exitError
 }
 
-// noArgs is cobra's check in our words.
-func noArgs(c *cobra.Command, args []string) error {
-	switch {
-	case len(args) == 0:
-		return nil
-	case c.HasAvailableSubCommands():
-		c.SuggestionsMinimumDistance = 2
-		text := fmt.Sprintf("%q is no command of %s", args[0], c.CommandPath())
-		if s := c.SuggestionsFor(args[0]); len(s) > 0 {
-			text += fmt.Sprintf(" (did you mean %q?)", s[0])
-		}
-		return &usageError{errors.New(text)}
-	}
-	return &usageError{fmt.Errorf("%s takes no arguments, and has %q", c.Name(), args)}
-}
-
-// helpAndCompletion makes cobra's own verbs refuse what they do not know: they
-// would print their help and succeed.
-func helpAndCompletion(root *cobra.Command) {
-	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd()
-	for _, c := range root.Commands() {
-		switch c.Name() {
-		case "help":
-			c.Args = func(_ *cobra.Command, args []string) error {
-				if found, rest, err := root.Find(args); err != nil || found == root && len(args) > 0 || len(rest) > 0 {
-					return &usageError{fmt.Errorf("help: there is no command %q", strings.Join(args, " "))}
-				}
-				return nil
-			}
-		case "completion":
-			c.Args = cobra.ArbitraryArgs
-			c.RunE = func(_ *cobra.Command, args []string) error {
-				if len(args) > 0 {
-					return &usageError{fmt.Errorf("completion: %q is no shell that it knows (bash, zsh, fish or powershell)", args[0])}
-				}
-				return &usageError{errors.New("completion: a shell is missing (bash, zsh, fish or powershell)")}
-			}
-			for _, shell := range c.Commands() {
-				shell.Args = noArgs
-			}
-		}
-	}
-}
-
-// usageError is a mistake in the command line that a verb found.
-type usageError struct{ err error }
-
-func (e *usageError) Error() string { return e.err.Error() }
-func (e *usageError) Unwrap() error { return e.err }
-
 // quietError is an exit code of 1 where all has been said.
 type quietError struct{ text string }
 
@@ -149,7 +100,7 @@ func versionCommand(e env) *cobra.Command {
 		Use:     "version",
 		Short:   "Print the version and how it was built",
 		Example: "  lbd version",
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintf(e.stdout, "lbd %s (%s %s/%s)\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
@@ -188,6 +139,6 @@ func output(cmd *cobra.Command) func() (json bool, err error) {
 		case "json":
 			return true, nil
 		}
-		return false, &usageError{fmt.Errorf("--output %q: no such format (text or json)", *format)}
+		return false, cli.Usage(fmt.Errorf("--output %q: no such format (text or json)", *format))
 	}
 }

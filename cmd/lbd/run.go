@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/nodeprov/nodeprov/internal/cli"
 	"github.com/nodeprov/nodeprov/lbd"
 )
 
@@ -20,7 +21,7 @@ Settings come from a file, and flags win over it.`,
   lbd run --config /etc/lbd/other.hcl --log-level debug
   lbd run --kubeconfig /etc/kubernetes/proxy.conf --service-cidrs 10.96.0.0/16,fd00:96::/112
   lbd run --manifests /etc/lbd/services --service-cidrs 10.96.0.0/16`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 	}
 	conf := settings(e, cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

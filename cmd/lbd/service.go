@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodeprov/nodeprov/bpf"
+	"github.com/nodeprov/nodeprov/internal/cli"
 )
 
 func serviceCommand(e env) *cobra.Command {
@@ -18,9 +19,9 @@ func serviceCommand(e env) *cobra.Command {
 		Use:     "service",
 		Short:   "Show services",
 		Example: "  lbd service list",
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return &usageError{errors.New("service: a verb is missing (list)")}
+			return cli.Usage(errors.New("service: a verb is missing (list)"))
 		},
 	}
 	cmd.AddCommand(serviceListCommand(e))
@@ -33,7 +34,7 @@ func serviceListCommand(e env) *cobra.Command {
 		Short: "List what the kernel serves, whether the daemon runs or not",
 		Example: `  lbd service list
   lbd service list -o json | jq '.[] | select(.backends == [])'`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 	}
 	asJSON := output(cmd)
 	conf := settings(e, cmd, "bpffs")

@@ -11,8 +11,10 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/spf13/cobra"
+
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/nodeprov/nodeprov/internal/cli"
 	"github.com/nodeprov/nodeprov/lbd/config"
 )
 
@@ -72,7 +74,7 @@ func settings(e env, cmd *cobra.Command, names ...string) func() (config.Config,
 		}
 		slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 		if err := errors.Join(errs...); err != nil {
-			return c, &usageError{err}
+			return c, cli.Usage(err)
 		}
 		return c, nil
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nodeprov/nodeprov/bpf"
+	"github.com/nodeprov/nodeprov/internal/cli"
 	"github.com/nodeprov/nodeprov/lbd"
 	"github.com/nodeprov/nodeprov/lbd/config"
 )
@@ -35,7 +36,7 @@ none was refused, and with 1 otherwise.`,
   lbd status --verbose
   lbd status --wait 60s    # wait until it is healthy; say what is missing if it is not
   lbd status -o json | jq .missing`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 	}
 	verbose := cmd.Flags().BoolP("verbose", "v", false, "show every hook, map and problem")
 	wait := cmd.Flags().Duration("wait", 0, "wait for this long until it is healthy, such as 60s")
@@ -47,7 +48,7 @@ none was refused, and with 1 otherwise.`,
 			return err
 		}
 		if *wait < 0 {
-			return &usageError{fmt.Errorf("--wait %s: it is negative", *wait)}
+			return cli.Usage(fmt.Errorf("--wait %s: it is negative", *wait))
 		}
 		c, err := conf()
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodeprov/nodeprov/internal/cli"
 	"github.com/nodeprov/nodeprov/provision"
 	"github.com/nodeprov/nodeprov/provision/host"
 )
@@ -136,7 +137,7 @@ func (r *applyRun) boot(ctx context.Context, args []string, v varFlags) error {
 		return err
 	}
 	in, err := r.input(name, v)
-	var usage *usageError
+	var usage *cli.UsageError
 	switch {
 	case errors.As(err, &usage):
 		return err

@@ -3,7 +3,10 @@ package main
 import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/spf13/cobra"
+
 	ctyjson "github.com/zclconf/go-cty/cty/json"
+
+	"github.com/nodeprov/nodeprov/internal/cli"
 )
 
 func (a *app) factsCommand() *cobra.Command {
@@ -12,7 +15,7 @@ func (a *app) factsCommand() *cobra.Command {
 		Short: "Show what a profile sees as host.*",
 		Example: `  nodeprov facts
   nodeprov facts -o json | jq '.nics[].driver'`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 	}
 	output := outputFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {

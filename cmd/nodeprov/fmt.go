@@ -11,6 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 
+	"github.com/nodeprov/nodeprov/internal/cli"
 	"github.com/nodeprov/nodeprov/provision/profile"
 )
 
@@ -35,7 +36,7 @@ names of those that it changed. "-" is standard input, written to standard outpu
 		differ, bad := false, false
 		for _, name := range args {
 			if strings.HasPrefix(name, "builtin://") {
-				return &usageError{fmt.Errorf("fmt %s: comes with nodeprov and cannot be changed", name)}
+				return cli.Usage(fmt.Errorf("fmt %s: comes with nodeprov and cannot be changed", name))
 			}
 			src, err := a.source(name)
 			if err != nil {

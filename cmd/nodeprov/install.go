@@ -16,6 +16,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/nodeprov/nodeprov/internal/cli"
 	"github.com/nodeprov/nodeprov/provision/host"
 	"github.com/nodeprov/nodeprov/units"
 )
@@ -33,7 +34,7 @@ system is not touched. A second run changes nothing.`,
 		Example: `  nodeprov install
   nodeprov install --dry-run
   nodeprov install --root /mnt/image --prefix /usr`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 	}
 	c.Flags().StringVar(&prefix, "prefix", "/usr/local", "the binaries go to PREFIX/bin")
 	c.Flags().StringVar(&lbd, "lbd", "", "lbd's binary (default the one beside this nodeprov)")
@@ -47,7 +48,7 @@ system is not touched. A second run changes nothing.`,
 
 func (a *app) install(ctx context.Context, prefix, lbd string, dryRun bool) error {
 	if !path.IsAbs(prefix) {
-		return &usageError{fmt.Errorf("--prefix %q: not an absolute path", prefix)}
+		return cli.Usage(fmt.Errorf("--prefix %q: not an absolute path", prefix))
 	}
 	h, err := host.New(host.Options{Root: a.root})
 	if err != nil {
@@ -75,7 +76,7 @@ func (a *app) install(ctx context.Context, prefix, lbd string, dryRun bool) erro
 	}
 	us, err := units.Files(units.Options{BinDir: bin})
 	if err != nil {
-		return &usageError{fmt.Errorf("install: %w", err)}
+		return cli.Usage(fmt.Errorf("install: %w", err))
 	}
 	files = append(files, us...)
 

@@ -13,8 +13,10 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
 	"golang.org/x/term"
 
+	"github.com/nodeprov/nodeprov/internal/cli"
 	"github.com/nodeprov/nodeprov/provision"
 	"github.com/nodeprov/nodeprov/provision/host"
 )
@@ -83,7 +85,7 @@ func run(ctx context.Context, e env) int {
 	root := a.command()
 	cmd, err := root.ExecuteContextC(ctx)
 	var code *codeError
-	var usage *usageError
+	var usage *cli.UsageError
 	switch {
 	case err == nil:
 		return exitOK
@@ -117,32 +119,22 @@ that comes with nodeprov.`,
   nodeprov rollback               # undo the last profile`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.ArbitraryArgs,
-		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return c.Help()
-			}
-			text := fmt.Sprintf("%q is no command of nodeprov", args[0])
-			if s := c.SuggestionsFor(args[0]); len(s) > 0 {
-				text += fmt.Sprintf(" (did you mean %q?)", s[0])
-			}
-			return &usageError{errors.New(text)}
-		},
+		Args:          cli.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.SuggestionsMinimumDistance = 2
 	f := root.PersistentFlags()
 	f.StringVar(&a.stateDir, "state-dir", defaultState, "directory of the journal, the report and the last good profile")
 	f.StringVar(&a.root, "root", "", "directory of another system, an image: all paths are below it")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours, as with NO_COLOR in the environment")
 	_ = root.MarkPersistentFlagDirname("state-dir")
 	_ = root.MarkPersistentFlagDirname("root")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return cli.Usage(err) })
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
 		// A script's unset variable must not become this machine, or the
 		// directory that happens to be the current one.
 		for _, name := range []string{"root", "state-dir"} {
 			if f := c.Flag(name); f != nil && f.Changed && f.Value.String() == "" {
-				return &usageError{fmt.Errorf("--%s is empty (name a directory, or leave it out)", name)}
+				return cli.Usage(fmt.Errorf("--%s is empty (name a directory, or leave it out)", name))
 			}
 		}
 		return nil
@@ -151,48 +143,13 @@ that comes with nodeprov.`,
 		a.validateCommand(), a.fmtCommand(), a.planCommand(), a.applyCommand(), a.verifyCommand(),
 		a.rollbackCommand(), a.statusCommand(), a.factsCommand(), a.installCommand(), a.versionCommand(),
 	)
-	helpAndCompletion(root)
+	cli.Strict(root)
 	root.SetArgs(a.args)
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	return root
 }
-
-// helpAndCompletion makes cobra's own verbs refuse what they do not know: they
-// would print their help and succeed.
-func helpAndCompletion(root *cobra.Command) {
-	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd()
-	for _, c := range root.Commands() {
-		switch c.Name() {
-		case "help":
-			c.Args = func(_ *cobra.Command, args []string) error {
-				if found, rest, err := root.Find(args); err != nil || found == root && len(args) > 0 || len(rest) > 0 {
-					return &usageError{fmt.Errorf("help: there is no command %q", strings.Join(args, " "))}
-				}
-				return nil
-			}
-		case "completion":
-			c.Args = cobra.ArbitraryArgs
-			c.RunE = func(_ *cobra.Command, args []string) error {
-				if len(args) > 0 {
-					return &usageError{fmt.Errorf("completion: %q is no shell that it knows (bash, zsh, fish or powershell)", args[0])}
-				}
-				return &usageError{errors.New("completion: a shell is missing (bash, zsh, fish or powershell)")}
-			}
-			for _, shell := range c.Commands() {
-				shell.Args = noArgs
-			}
-		}
-	}
-}
-
-// usageError is a mistake in the command line.
-type usageError struct{ err error }
-
-func (e *usageError) Error() string { return e.err.Error() }
-func (e *usageError) Unwrap() error { return e.err }
 
 // codeError ends the run with an exit code; err is nil where all has been said.
 type codeError struct {
@@ -213,20 +170,13 @@ func (a *app) complain(err error) {
 	fmt.Fprintf(a.stderr, "nodeprov: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nnodeprov: "))
 }
 
-// noArgs and oneFile are cobra's checks with our exit code.
-func noArgs(c *cobra.Command, args []string) error {
-	if err := cobra.NoArgs(c, args); err != nil {
-		return &usageError{fmt.Errorf("%s takes no arguments, and has %q", c.Name(), args)}
-	}
-	return nil
-}
-
+// oneFile takes FILE or nothing.
 func oneFile(c *cobra.Command, args []string) error {
 	if len(args) > 1 {
-		return &usageError{fmt.Errorf("%s takes one FILE, and has %q", c.Name(), args)}
+		return cli.Usage(fmt.Errorf("%s takes one FILE, and has %q", c.Name(), args))
 	}
 	if len(args) == 1 && args[0] == "" {
-		return &usageError{errors.New("the FILE's name is empty (leave it out for " + defaultProfile + ")")}
+		return cli.Usage(errors.New("the FILE's name is empty (leave it out for " + defaultProfile + ")"))
 	}
 	return nil
 }
@@ -251,7 +201,7 @@ func outputFlag(c *cobra.Command) func() (json bool, err error) {
 		case "text", "json":
 			return *format == "json", nil
 		}
-		return false, &usageError{fmt.Errorf("--output %q: no such format (text or json)", *format)}
+		return false, cli.Usage(fmt.Errorf("--output %q: no such format (text or json)", *format))
 	}
 }
 
@@ -263,7 +213,7 @@ func phaseFlag(c *cobra.Command) func() (provision.Phase, error) {
 		case provision.PhaseAll, provision.PhaseEarly:
 			return p, nil
 		}
-		return "", &usageError{fmt.Errorf("--phase %q: no such phase (all or early)", *phase)}
+		return "", cli.Usage(fmt.Errorf("--phase %q: no such phase (all or early)", *phase))
 	}
 }
 
@@ -286,7 +236,7 @@ func (a *app) getenv(name string) string {
 // names another one.
 func (a *app) live(verb string) (*provision.Engine, error) {
 	if a.root != "" {
-		return nil, &usageError{fmt.Errorf("%s --root: needs the running machine, and %s is only files (use \"validate --root\" or \"install --root\")", verb, a.root)}
+		return nil, cli.Usage(fmt.Errorf("%s --root: needs the running machine, and %s is only files (use \"validate --root\" or \"install --root\")", verb, a.root))
 	}
 	h, err := host.New(host.Options{})
 	if err != nil {

@@ -14,8 +14,10 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
+
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/nodeprov/nodeprov/internal/cli"
 	"github.com/nodeprov/nodeprov/profiles"
 	"github.com/nodeprov/nodeprov/provision"
 	"github.com/nodeprov/nodeprov/provision/host"
@@ -124,7 +126,7 @@ func (a *app) input(name string, v varFlags) (*input, error) {
 	for _, kv := range v.vars {
 		n, text, ok := strings.Cut(kv, "=")
 		if !ok || n == "" {
-			return nil, &usageError{fmt.Errorf("--var %q: not NAME=VALUE", kv)}
+			return nil, cli.Usage(fmt.Errorf("--var %q: not NAME=VALUE", kv))
 		}
 		in.vars = append(in.vars, profile.Assignment{Name: n, Text: text, From: "--var"})
 	}

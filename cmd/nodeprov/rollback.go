@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nodeprov/nodeprov/internal/cli"
 	"github.com/nodeprov/nodeprov/provision"
 )
 
@@ -22,7 +23,7 @@ to what an earlier boot had.`,
 		Example: `  nodeprov rollback
   nodeprov rollback --to 0   # as before nodeprov
   nodeprov status            # shows the generations`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 	}
 	output := outputFlag(c)
 	c.Flags().IntVar(&to, "to", 0, "generation to have in force afterwards (default the one before the last)")

@@ -1,6 +1,10 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/nodeprov/nodeprov/internal/cli"
+)
 
 func (a *app) statusCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -11,7 +15,7 @@ applied values that are different now. It needs no profile. The exit code is 0
 whatever the state is.`,
 		Example: `  nodeprov status
   nodeprov status -o json | jq -r .state`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 	}
 	output := outputFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {

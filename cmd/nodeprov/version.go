@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nodeprov/nodeprov/internal/cli"
 )
 
 // buildInfo is what the Go tool recorded in the binary.
@@ -47,7 +49,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Short: "Print the version and how it was built",
 		Example: `  nodeprov version
   nodeprov version -o json`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 	}
 	output := outputFlag(c)
 	c.RunE = func(*cobra.Command, []string) error {

@@ -14,8 +14,8 @@ func TestImports(t *testing.T) {
 	const module = "github.com/nodeprov/nodeprov/"
 	// What a package may import of the module. Each also may import itself.
 	allowed := map[string][]string{
-		"cmd/nodeprov":             {"provision", "provision/profile", "provision/host", "profiles", "units"},
-		"cmd/lbd":                  {"lbd", "lbd/config", "bpf"},
+		"cmd/nodeprov":             {"internal/cli", "provision", "provision/profile", "provision/host", "profiles", "units"},
+		"cmd/lbd":                  {"internal/cli", "lbd", "lbd/config", "bpf"},
 		"provision":                {"provision/profile", "provision/host", "units", "k3s", "profiles", "lbd/config"},
 		"provision/profile":        {},
 		"provision/host":           {},
@@ -26,6 +26,7 @@ func TestImports(t *testing.T) {
 		"lbd/config":               {},
 		"bpf":                      {},
 		"internal/probe":           {},
+		"internal/cli":             {},
 		"internal/testbed":         {"internal/probe"},
 		"internal/probe/cmd/probe": {"internal/probe"},
 	}
