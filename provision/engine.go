@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -164,11 +163,7 @@ func (e *Engine) boot() (string, error) {
 	if e.Boot != "" {
 		return e.Boot, nil
 	}
-	b, err := os.ReadFile(e.Host.Path("/proc/sys/kernel/random/boot_id"))
-	if err != nil {
-		return "", fmt.Errorf("boot id: %w (nodeprov needs /proc)", err)
-	}
-	return strings.TrimSpace(string(b)), nil
+	return e.Host.BootID()
 }
 
 func (e *Engine) now() time.Time {

@@ -170,7 +170,7 @@ network() {
 	done
 	nsenter --net=/run/netns/backends probe serve 10.42.0.10:8080 alpha '[fd42:0::10]:8080' alpha6 >"$state/backends" &
 	local backends=$!
-	until grep -q ready "$state/backends"; do
+	until grep -qs ready "$state/backends"; do
 		kill -0 "$backends" # with the errors of set -e: it has ended
 	done
 	mkdir /sys/fs/cgroup/pod

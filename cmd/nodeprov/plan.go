@@ -51,14 +51,7 @@ func (a *app) planCommand() *cobra.Command {
 		if err := a.diagnose(in, asJSON); err != nil {
 			return err
 		}
-		if asJSON {
-			err = a.printJSON(p)
-		} else {
-			t := a.text()
-			t.All = all
-			err = p.Write(a.stdout, t)
-		}
-		if err != nil {
+		if err := a.show(p, asJSON, all); err != nil {
 			return err
 		}
 		s := p.Summary()

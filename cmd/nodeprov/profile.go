@@ -209,6 +209,18 @@ func (a *app) diagnose(in *input, asJSON bool) error {
 	return nil
 }
 
+// show prints a plan or a verification; with all, also what is right.
+func (a *app) show(v interface {
+	Write(io.Writer, provision.Text) error
+}, asJSON, all bool) error {
+	if asJSON {
+		return a.printJSON(v)
+	}
+	t := a.text()
+	t.All = all
+	return v.Write(a.stdout, t)
+}
+
 func (a *app) printJSON(v any) error {
 	e := json.NewEncoder(a.stdout)
 	e.SetIndent("", "  ")

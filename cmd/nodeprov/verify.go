@@ -44,13 +44,7 @@ so; 1 something cannot be told; 2 something has drifted.`,
 		if err := a.diagnose(in, asJSON); err != nil {
 			return err
 		}
-		if asJSON {
-			err = a.printJSON(res)
-		} else {
-			t := a.text()
-			t.All = all
-			err = res.Write(a.stdout, t)
-		}
+		err = a.show(res, asJSON, all)
 		switch {
 		case err != nil:
 			return err
