@@ -27,6 +27,20 @@ const (
 	PhaseEarly Phase = "early"
 )
 
+// PhaseNIC takes the settings of one network device (see Devicer): the device
+// has appeared, or was reset. It neither opens a generation nor puts anything
+// back that is not the device's.
+func PhaseNIC(device string) Phase { return Phase("nic/" + device) }
+
+// Device is the device of a PhaseNIC; empty for the other phases.
+func (p Phase) Device() string {
+	device, _ := strings.CutPrefix(string(p), "nic/")
+	if device == string(p) {
+		return ""
+	}
+	return device
+}
+
 // Engine makes a host match what is wanted of it, and can go back. Its methods
 // may be called from one goroutine at a time; several processes may share one
 // State, where Apply and Rollback take turns.
@@ -63,7 +77,7 @@ func (e *Engine) Desired(p *profile.Profile, f *host.Facts, ph Phase) ([]Wanted,
 		if ph == PhaseEarly && !k.Early {
 			continue
 		}
-		ws, ds := k.Wanted(b, f)
+		ws, ds := k.Wanted(b, Target{Host: e.Host, Facts: f})
 		all, diags = append(all, ws...), append(diags, ds...)
 	}
 

@@ -161,7 +161,7 @@ func fakeKinds(m machine) []Kind {
 				}
 				return fakeSetting{m, name + "/" + n}, nil
 			},
-			Wanted: func(b profile.Block, _ *host.Facts) ([]Wanted, hcl.Diagnostics) {
+			Wanted: func(b profile.Block, _ Target) ([]Wanted, hcl.Diagnostics) {
 				var ws []Wanted
 				for _, e := range b.Attrs[name].Entries {
 					w := want(m, name+"/"+e.Key, e.Value.AsString())

@@ -19,13 +19,20 @@ type Kind struct {
 	Schema *profile.Schema
 	// Wanted turns one evaluated construct into settings. It checks everything
 	// that needs no machine; a value that is unknown is checked as far as it
-	// can be, and gives no setting. The facts are nil where the host is unknown
-	// (validate, --root): then settings that follow from facts are left out.
-	Wanted func(b profile.Block, f *host.Facts) ([]Wanted, hcl.Diagnostics)
+	// can be, and gives no setting. It may read the machine (which keys a wildcard
+	// stands for, which CPUs there are) and never writes. Host and Facts are nil
+	// where the machine is unknown (validate); then settings that follow from it
+	// are left out.
+	Wanted func(b profile.Block, t Target) ([]Wanted, hcl.Diagnostics)
+	// Checks are the commands that a construct lets verify run; nil for all kinds
+	// but check.
+	Checks func(b profile.Block) ([]Check, hcl.Diagnostics)
 	// Open makes the setting of a journaled key, given the part after "NAME/".
 	// Its error says that the key is not one of this kind's.
 	Open func(name string) (Setting, error)
-	// Scope, Lifetime and Effect are told in the plan.
+	// Scope, Lifetime and Effect are told in the plan. With --root, the settings
+	// of a Persistent kind are applied to the tree of files; Runtime ones are
+	// left to the boot of the machine that it becomes.
 	Scope    Scope
 	Lifetime Lifetime
 	// Effect is when a written value holds: "now", or in words.
@@ -34,16 +41,40 @@ type Kind struct {
 	// unit applies them alone. There, and only there, what is absent is left to
 	// the later unit.
 	Early bool
+	// Device constructs have settings of network devices (see Devicer), so that
+	// a run for one device (PhaseNIC) evaluates them.
+	Device bool
+}
+
+// Target is the machine that settings are wanted for.
+type Target struct {
+	// Host is nil where the machine is unknown.
+	Host *host.Host
+	// Facts are nil where the machine is unknown, or only a tree of files.
+	Facts *host.Facts
 }
 
 // Kinds is the table of kinds, in the order in which settings are applied.
-// Rolling back goes the other way. Within a kind the profile's order is kept.
+// Rolling back goes the other way. Within a kind the profile's order is kept. A
+// kind whose construct is made of other kinds' settings (kernel, cpu, lbd) has no
+// keys of its own: what its Wanted returns is sorted by the kinds of the keys.
 func Kinds() []Kind {
 	return []Kind{
+		// Constructs that are made of other kinds' settings.
+		kernelKind(),
+		cpuKind(),
+		// Settings, in order.
+		moduleKind(),
 		sysctlKind(),
+		sysfsKind(),
+		latencyKind(),
+		sliceKind(),
+		irqbalanceKind(),
 		nicKind(),
+		cmdlineKind(),
 		fileKind(),
 		lbdKind(),
 		unitKind(),
+		checkKind(),
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/nodeprov/nodeprov/lbd/config"
-	"github.com/nodeprov/nodeprov/provision/host"
 	"github.com/nodeprov/nodeprov/provision/profile"
 )
 
@@ -42,7 +41,7 @@ func lbdKind() Kind {
 	}
 }
 
-func lbdWanted(b profile.Block, _ *host.Facts) ([]Wanted, hcl.Diagnostics) {
+func lbdWanted(b profile.Block, _ Target) ([]Wanted, hcl.Diagnostics) {
 	var diags hcl.Diagnostics
 	values := map[string]cty.Value{}
 	known := true

@@ -84,7 +84,7 @@ func (s nicMTU) unsupported(*host.Host) error {
 	return fmt.Errorf("link %s: the device has vanished (plug it in, or say on_missing = \"skip\")", s.nic)
 }
 
-func nicWanted(b profile.Block, f *host.Facts) ([]Wanted, hcl.Diagnostics) {
+func nicWanted(b profile.Block, t Target) ([]Wanted, hcl.Diagnostics) {
 	onMissing, diags := oneOf(b, "on_missing", "fail", "skip")
 	onError, more := oneOf(b, "on_error", string(Warn), string(Fail))
 	diags = append(diags, more...)
@@ -93,20 +93,20 @@ func nicWanted(b profile.Block, f *host.Facts) ([]Wanted, hcl.Diagnostics) {
 	diags = append(diags, more...)
 	match, what, more := nicMatch(b)
 	diags = append(diags, more...)
-	if diags.HasErrors() || match == nil || f == nil {
+	if diags.HasErrors() || match == nil || t.Facts == nil {
 		return nil, diags
 	}
 
 	var nics []host.NICFacts
-	for _, n := range f.NICs {
+	for _, n := range t.Facts.NICs {
 		if match(n) {
 			nics = append(nics, n)
 		}
 	}
 	if len(nics) == 0 {
-		d := wrongAt(b.Range, "No such network device", "No device has %s. %s", what.text, nicList(f))
+		d := wrongAt(b.Range, "No such network device", "No device has %s. %s", what.text, nicList(t.Facts))
 		if what.text == `the name "lo"` {
-			d = wrongAt(b.Range, "Loopback is left alone", "nodeprov sets no loopback device. %s", nicList(f))
+			d = wrongAt(b.Range, "Loopback is left alone", "nodeprov sets no loopback device. %s", nicList(t.Facts))
 		}
 		d.Subject = what.rng.Ptr()
 		if onMissing == "skip" {

@@ -46,6 +46,43 @@ func same(s Setting, live, want Value) bool {
 	return live == want
 }
 
+// The interfaces below are for settings that can say more; the engine asks each
+// setting for them, also those that are opened from a journaled key.
+
+// Devicer is a Setting of one network device.
+type Devicer interface {
+	// Device returns the device's name. A device that comes or goes is no change
+	// of the profile: its settings open no new generation, and those of one that
+	// is gone are not drift. Empty means that this one is of no device.
+	Device() string
+}
+
+// Inexacter is a Setting that going back may not restore exactly: hugepages that
+// memory is too fragmented for, a key that the kernel only lets be raised, a
+// module that stays loaded.
+type Inexacter interface {
+	// Inexact says why, as a clause for people, for a change from live to want; it
+	// is empty where the change can be undone exactly. The plan says so, and a
+	// rollback that ends with another value reports it and is no failure.
+	Inexact(live, want Value) string
+}
+
+// Pender is a Setting whose written value holds only after a reboot.
+type Pender interface {
+	// Pending says what the running kernel still lacks, as a clause for people
+	// ("the kernel was not booted with preempt=none"); empty where nothing. It is
+	// asked for settings whose live value is want.
+	Pending(ctx context.Context, h *host.Host, want Value) (string, error)
+}
+
+// Verifier is a Setting whose value may be as wanted while its effect is not:
+// systemd has the property, but the cgroup does not.
+type Verifier interface {
+	// Verify is asked by verify for settings whose live value is want. Its error
+	// is drift, and says what was found and what to do.
+	Verify(ctx context.Context, h *host.Host, want Value) error
+}
+
 // Class says what a setting's failure means for the whole apply.
 type Class string
 
@@ -54,6 +91,10 @@ const (
 	Warn Class = "warn"
 	// Fail stops the apply: later settings are left alone.
 	Fail Class = "fail"
+	// Tolerate is what best_effort() and on_missing = "skip" ask for: that this
+	// host cannot have the setting, or refuses to set it, is reported as
+	// "tolerated" and is no failure of the apply, nor of verify.
+	Tolerate Class = "tolerate"
 )
 
 // Scope says how far a setting reaches.
@@ -96,6 +137,9 @@ type Wanted struct {
 	// Scope is this setting's own where the Kind's does not hold for all of
 	// them (sysctls are of both scopes); empty means the Kind's.
 	Scope Scope
+	// Effect is this setting's own where the Kind's does not hold for all of
+	// them; empty means the Kind's.
+	Effect string
 	// Others are the other places that set this and may win or lose against us,
 	// each as "file:line: text". Filled by kinds that can know.
 	Others func(*host.Host) []string

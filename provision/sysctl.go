@@ -140,7 +140,7 @@ func globalNetKeys() map[string]bool {
 	return keys
 }
 
-func sysctlWanted(b profile.Block, _ *host.Facts) ([]Wanted, hcl.Diagnostics) {
+func sysctlWanted(b profile.Block, _ Target) ([]Wanted, hcl.Diagnostics) {
 	var ws []Wanted
 	var diags hcl.Diagnostics
 	m, ok := b.Attrs["sysctl"]

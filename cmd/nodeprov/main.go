@@ -142,6 +142,8 @@ that comes with nodeprov.`,
 	root.AddCommand(
 		a.validateCommand(), a.fmtCommand(), a.planCommand(), a.applyCommand(), a.verifyCommand(),
 		a.rollbackCommand(), a.statusCommand(), a.factsCommand(), a.installCommand(), a.versionCommand(),
+		a.initCommand(), a.doctorCommand(), a.importCommand(), a.confirmCommand(), a.showCommand(), a.watchCommand(), a.nicCommand(),
+		a.docsCommand(), a.uninstallCommand(),
 	)
 	cli.Strict(root)
 	root.SetArgs(a.args)

@@ -25,6 +25,7 @@ type Facts struct {
 	Memory       MemoryFacts       `json:"memory" cty:"memory"`
 	NICs         []NICFacts        `json:"nics" cty:"nics"`
 	Distribution DistributionFacts `json:"distribution" cty:"distribution"`
+	Cloud        CloudFacts        `json:"cloud" cty:"cloud"`
 	// Virtualization is "container", "kvm", "qemu" (emulated), "vm" (another
 	// hypervisor), or empty for a machine that shows no sign of one.
 	Virtualization string `json:"virtualization" cty:"virtualization"`
@@ -42,8 +43,42 @@ type KernelFacts struct {
 // CPUFacts tell the logical CPUs that are online.
 type CPUFacts struct {
 	Count int `json:"count" cty:"count"`
-	// Online is a cpulist, "0-3,8".
-	Online string `json:"online" cty:"online"`
+	// Online is a cpulist, "0-3,8". Isolated are those that isolcpus= took away from
+	// the scheduler; empty for none.
+	Online   string `json:"online" cty:"online"`
+	Isolated string `json:"isolated" cty:"isolated"`
+	// Threads are the CPUs that are online, by ID; NUMA are the nodes that have
+	// one, by ID: one node where the kernel knows none.
+	Threads []ThreadFacts `json:"threads" cty:"threads"`
+	NUMA    []NUMAFacts   `json:"numa" cty:"numa"`
+}
+
+// ThreadFacts tell a logical CPU.
+type ThreadFacts struct {
+	ID int `json:"id" cty:"id"`
+	// Core is the core's number within its Socket; Node is the NUMA node.
+	Core   int `json:"core" cty:"core"`
+	Socket int `json:"socket" cty:"socket"`
+	Node   int `json:"node" cty:"node"`
+	// Siblings is the cpulist of the core's threads that are online, this one
+	// included.
+	Siblings string `json:"siblings" cty:"siblings"`
+}
+
+// NUMAFacts tell a NUMA node.
+type NUMAFacts struct {
+	ID int `json:"id" cty:"id"`
+	// CPUs is the cpulist of those online.
+	CPUs string `json:"cpus" cty:"cpus"`
+	// Memory is in bytes.
+	Memory uint64 `json:"memory" cty:"memory"`
+}
+
+// CloudFacts tell who runs the virtual machine.
+type CloudFacts struct {
+	// Provider is "aws", "gce", "azure", "hetzner"…, as the firmware names it;
+	// empty where it names none.
+	Provider string `json:"provider" cty:"provider"`
 }
 
 // MemoryFacts tell the memory.
@@ -62,6 +97,38 @@ type NICFacts struct {
 	MaxMTU  int    `json:"max_mtu" cty:"max_mtu"`
 	Virtual bool   `json:"virtual" cty:"virtual"`
 	Up      bool   `json:"up" cty:"up"`
+	// PCI is the address of the device or of what it sits on (virtio),
+	// "0000:00:03.0"; empty for one that is on no PCI bus.
+	PCI string `json:"pci" cty:"pci"`
+	// NUMANode is that of its bus, -1 where the kernel tells none.
+	NUMANode int `json:"numa_node" cty:"numa_node"`
+	// DefaultRoute tells whether a default route (IPv4 or IPv6) leads through it.
+	// It comes late at boot: do not let it decide what is tuned.
+	DefaultRoute bool `json:"default_route" cty:"default_route"`
+	// TSOMaxSize is the largest packet in bytes that it segments (BIG TCP's
+	// limit); 0 where the kernel does not tell (before 5.19).
+	TSOMaxSize int `json:"tso_max_size" cty:"tso_max_size"`
+	// Channels and Rings are 0 throughout for a device without such a setting.
+	Channels ChannelFacts `json:"channels" cty:"channels"`
+	Rings    RingFacts    `json:"rings" cty:"rings"`
+}
+
+// ChannelFacts tell a device's queues (ethtool -l).
+type ChannelFacts struct {
+	Combined    int `json:"combined" cty:"combined"`
+	RX          int `json:"rx" cty:"rx"`
+	TX          int `json:"tx" cty:"tx"`
+	MaxCombined int `json:"max_combined" cty:"max_combined"`
+	MaxRX       int `json:"max_rx" cty:"max_rx"`
+	MaxTX       int `json:"max_tx" cty:"max_tx"`
+}
+
+// RingFacts tell the entries of a device's rings (ethtool -g).
+type RingFacts struct {
+	RX    int `json:"rx" cty:"rx"`
+	TX    int `json:"tx" cty:"tx"`
+	MaxRX int `json:"max_rx" cty:"max_rx"`
+	MaxTX int `json:"max_tx" cty:"max_tx"`
 }
 
 // DistributionFacts are ID and VERSION_ID of os-release(5); "linux" and empty are its
@@ -80,11 +147,17 @@ func FactsType() cty.Type {
 	return t
 }
 
-// Value returns the facts as the profile language sees them. NICs is a list even
-// when there is none.
+// Value returns the facts as the profile language sees them. Lists are lists even
+// when they are empty.
 func (f Facts) Value() cty.Value {
 	if f.NICs == nil {
 		f.NICs = []NICFacts{}
+	}
+	if f.CPU.Threads == nil {
+		f.CPU.Threads = []ThreadFacts{}
+	}
+	if f.CPU.NUMA == nil {
+		f.CPU.NUMA = []NUMAFacts{}
 	}
 	v, err := gocty.ToCtyValue(f, FactsType())
 	if err != nil {
@@ -126,18 +199,8 @@ func (h *Host) Facts(ctx context.Context) (Facts, error) {
 		return Facts{}, fmt.Errorf("host facts: %w", err)
 	}
 	f.Virtualization = h.virtualization()
-	links, err := h.Links()
-	if err != nil {
+	if f.NICs, err = h.nicFacts(); err != nil {
 		return Facts{}, fmt.Errorf("host facts: %w", err)
-	}
-	for _, l := range links {
-		if l.Loopback {
-			continue
-		}
-		f.NICs = append(f.NICs, NICFacts{
-			Name: l.Name, Driver: l.Driver, MAC: l.MAC, MTU: l.MTU, MinMTU: l.MinMTU, MaxMTU: l.MaxMTU,
-			Virtual: l.Virtual, Up: l.Up,
-		})
 	}
 	return f, nil
 }

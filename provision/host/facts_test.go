@@ -151,7 +151,7 @@ func TestFactsOfTree(t *testing.T) {
 		t.Errorf("%+v, %v", m, err)
 	}
 	c, err := h.cpuFacts()
-	if err != nil || c != (CPUFacts{5, "0-3,8"}) {
+	if err != nil || c.Count != 5 || c.Online != "0-3,8" {
 		t.Errorf("%+v, %v", c, err)
 	}
 	if id, err := h.BootID(); err != nil || id != "6f1c" {

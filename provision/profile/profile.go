@@ -52,14 +52,37 @@ type Options struct {
 	Host cty.Value
 	// Vars are in rising precedence: the last assignment of a name wins.
 	Vars []Assignment
+	// Only names the constructs that are evaluated; the others are checked for
+	// what their text alone shows, and give no block. So facts that are not there
+	// yet early at boot cannot decide there. Nil evaluates all.
+	Only []string
+	// Include returns what `include = [REF]` names in the source named from:
+	// "builtin://NAME", or a path relative to the directory of from. Its
+	// Source.Name identifies it: the same name is the same source. Nil refuses
+	// includes.
+	Include func(from, ref string) (Source, error)
+	// ReadFile returns the file that file() and templatefile() name, a path
+	// relative to the directory of the source named from. Nil makes their results
+	// unknown.
+	ReadFile func(from, path string) ([]byte, error)
+	// Credential returns the secret that credential() names. What it returns is
+	// sensitive. Nil makes it unknown, as in validate and with --root.
+	Credential func(name string) (string, error)
 }
 
 // Profile is an evaluated profile.
 type Profile struct {
 	// Name is the Source's.
 	Name string
-	// Blocks are in source order, without the language's own ones.
+	// Blocks are in source order, those of included profiles before those of the
+	// including one, without the language's own ones. What several of them say of
+	// the same construct is merged: the including profile wins, key by key.
 	Blocks []Block
+	// Sources are all texts that the profile is made of: the profile itself
+	// first, then what it includes, and files that file() and templatefile() read.
+	Sources []Source
+	// Sensitive names the variables that are declared sensitive, sorted.
+	Sensitive []string
 	// Files are the parsed sources by name, for printing the diagnostics of what
 	// is done with the profile later. Where Load refuses it, use the function
 	// Files.
@@ -72,11 +95,16 @@ type Block struct {
 	Type string
 	// Label is empty where the schema has none.
 	Label string
+	// Each is the key of the element that for_each made this block of; empty for
+	// a block without for_each.
+	Each string
 	// Range is the block's header, or the attribute's name for a Map.
 	Range hcl.Range
 	// Attrs holds the attributes that were written or have a default. For a
 	// Map it holds the only one, under the Schema's Type.
 	Attrs map[string]Value
+	// Blocks are the nested ones, in source order, dynamic ones expanded.
+	Blocks []Block
 }
 
 // Value is an evaluated expression and its place.
@@ -86,6 +114,9 @@ type Value struct {
 	// Sensitive where it follows from a sensitive variable. An attribute that is
 	// null has been left out; elements may be null.
 	cty.Value
+	// BestEffort: the profile wrote best_effort(v), and Value is v. A host that
+	// cannot have it is told, and is no failure: use provision.Tolerate.
+	BestEffort bool
 	// Range is the expression's; for a default, the block's header.
 	Range hcl.Range
 	// Entries are the elements of values that are maps or objects, in source

@@ -1,0 +1,6 @@
+package provision
+
+// moduleKind loads kernel modules.
+func moduleKind() Kind {
+	return Kind{Name: "module"}
+}

@@ -1,0 +1,6 @@
+package provision
+
+// sliceKind confines slices to CPUs.
+func sliceKind() Kind {
+	return Kind{Name: "slice"}
+}

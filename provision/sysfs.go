@@ -1,0 +1,6 @@
+package provision
+
+// sysfsKind sets keys below /sys.
+func sysfsKind() Kind {
+	return Kind{Name: "sysfs"}
+}
