@@ -118,6 +118,16 @@ const (
 	Persistent Lifetime = "persistent"
 )
 
+// RebootPolicy says whether nodeprov may reboot the machine by itself. It does so
+// in a boot-time apply only, where nothing runs yet that would be lost.
+type RebootPolicy struct {
+	IfNeeded bool
+	// MaxAttempts is how often at most for one wanted value, over all boots: a
+	// kernel may drop an argument, and a boot loader may not read our file. At
+	// least 1 where IfNeeded.
+	MaxAttempts int
+}
+
 // Wanted is a setting together with what the profile asks of it.
 type Wanted struct {
 	Setting
@@ -137,6 +147,9 @@ type Wanted struct {
 	// Scope is this setting's own where the Kind's does not hold for all of
 	// them (sysctls are of both scopes); empty means the Kind's.
 	Scope Scope
+	// Reboot says what a boot-time apply does when the setting is a Pender that
+	// still pends; the zero value only tells.
+	Reboot RebootPolicy
 	// Effect is this setting's own where the Kind's does not hold for all of
 	// them; empty means the Kind's.
 	Effect string
