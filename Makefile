@@ -39,6 +39,11 @@ test: bin/apiserver ## all tests on this machine's kernel, with the race detecto
 	$(GO) vet ./...
 	@.ci/test -race $(TESTFLAGS) ./...
 
+.PHONY: test-nspawn
+test-nspawn: build ## the units under a real systemd, in systemd-nspawn: four boots (root)
+	@$(NEED) systemd-nspawn:systemd-container
+	@test/nspawn.sh
+
 .PHONY: generate
 generate: ## BPF objects and bindings (needs clang-19, which it installs)
 	@$(NEED) clang-19:clang-19 llvm-strip-19:llvm-19 /usr/include/bpf/bpf_helpers.h:libbpf-dev

@@ -6,7 +6,7 @@
 image: build ## node image in images/out/node (Debian, cloud-init, nodeprov, lbd); needs root
 	images/build.sh
 
-test-vm: build ## boot the image twice in QEMU and test it from inside; needs root
+test-vm: build ## boot the image in QEMU, on two kernels, and test it from inside; needs root
 	images/test-vm.sh
 
 clean-image:

@@ -19,6 +19,8 @@ needs=(
 	mkfs.vfat:dosfstools
 	mcopy:mtools
 	flock:util-linux
+	sfdisk:fdisk
+	pkill:procps
 	tar:tar
 )
 

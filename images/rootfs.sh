@@ -8,7 +8,9 @@ trap 'echo "rootfs: line $LINENO: $BASH_COMMAND: status $?" >&2' ERR
 
 usage() {
 	cat <<'U'
-usage: rootfs.sh [--cache DIR] [--refresh] [--help]
+usage: rootfs.sh [--test] [--cache DIR] [--refresh] [--help]
+  --test       with what the boot test needs: a second kernel, GRUB, and tools to
+               look at the node with that are not nodeprov's
   --cache DIR  where tars are kept (default: .cache/images of the repository)
   --refresh    build again, to get newer packages
 
@@ -28,6 +30,10 @@ packages=(
 	cloud-init
 )
 
+# Debian's stable kernel and the newest that is made for the suite; a boot loader
+# whose configuration can be changed; a service that moves interrupts around.
+test_packages=(linux-image-6.12-cloud-amd64 grub-pc irqbalance ethtool)
+
 # sources prints a sources.list of the host's own Debian mirrors. They are taken from
 # what apt has read, and so in whatever form and file they are configured;
 # foreign repositories of the host have no place in the image.
@@ -42,8 +48,9 @@ sources() {
 			}' | sort -u
 }
 
-build() { # build TAR SOURCES
+build() { # build TAR SOURCES PACKAGE...
 	local tar=$1 list=$2 work
+	shift 2
 	work=$(mktemp -d)
 	# shellcheck disable=SC2064 # the directory of now
 	trap "rm -rf '$work'" EXIT
@@ -61,7 +68,7 @@ chroot "$1" update-initramfs -u -k all
 H
 	chmod +x "$work/initramfs.sh"
 	mmdebstrap --quiet --mode=root --variant=minbase --format=tar \
-		--include="$(IFS=,; echo "${packages[*]}")" \
+		--include="$(IFS=,; echo "$*")" \
 		--aptopt="$work/apt.conf" \
 		--aptopt='Acquire::Languages "none"' --aptopt='APT::Install-Recommends "false"' \
 		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
@@ -72,9 +79,10 @@ H
 }
 
 main() {
-	local cache=$here/../.cache/images refresh=
+	local cache=$here/../.cache/images refresh='' variant=node
 	while (($#)); do
 		case $1 in
+		--test) variant='test' && packages+=("${test_packages[@]}") ;;
 		--cache) cache=$2 && shift ;;
 		--refresh) refresh=1 ;;
 		--help | -h) usage && return ;;
@@ -99,14 +107,14 @@ main() {
 	fi
 	key=$({ cat "${BASH_SOURCE[0]}"; printf '%s' "$list"; } | sha256sum | cut -c1-16)
 	mkdir -p "$cache"
-	tar=$(cd "$cache" && pwd)/rootfs-$suite-$key.tar
+	tar=$(cd "$cache" && pwd)/rootfs-$suite-$variant-$key.tar
 	exec 9>"$cache/lock"
 	flock 9 # another build may be making the same tar
 	if [[ -n $refresh || ! -e $tar ]]; then
 		local start=$SECONDS
 		echo "rootfs: building $(basename "$tar")" >&2
-		build "$tar" "$list"
-		find "$(dirname "$tar")" -name "rootfs-$suite-*.tar*" ! -name "$(basename "$tar")" -delete
+		build "$tar" "$list" "${packages[@]}"
+		find "$(dirname "$tar")" -name "rootfs-$suite-$variant-*.tar*" ! -name "$(basename "$tar")" -delete
 		echo "rootfs: $(du -h "$tar" | cut -f1), $((SECONDS - start)) s" >&2
 	fi
 	echo "$tar"

@@ -43,3 +43,13 @@ func Source(name string) (profile.Source, error) {
 	}
 	return profile.Source{Name: Scheme + name, Text: text}, nil
 }
+
+// Include is for profile.Options.Include where there are shipped profiles only:
+// what they include.
+func Include(_, ref string) (profile.Source, error) {
+	name, ok := strings.CutPrefix(ref, Scheme)
+	if !ok {
+		return profile.Source{}, fmt.Errorf("%q is no shipped profile (write %sNAME; there are: %s)", ref, Scheme, strings.Join(Names(), ", "))
+	}
+	return Source(name)
+}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -14,10 +16,12 @@ import (
 // ApplyOptions say what an apply is of.
 type ApplyOptions struct {
 	Phase Phase
-	// Source and Vars are what the settings were made from. After a complete
+	// Source, all Sources that it is made of (Profile.Sources; nil stands for Source
+	// alone) and Vars are what the settings were made from. After a complete
 	// apply of PhaseAll they are kept as the last good profile.
-	Source profile.Source
-	Vars   []profile.Assignment
+	Source  profile.Source
+	Sources []profile.Source
+	Vars    []profile.Assignment
 	// Degraded says why Source is the last good profile and not the newest;
 	// empty when it is the newest.
 	Degraded string
@@ -25,9 +29,30 @@ type ApplyOptions struct {
 	// machine boots with the rest, and the report tells. Otherwise nothing is
 	// written then.
 	FailOpen bool
-	// Progress is called after each setting that was written, failed or was
-	// deferred. May be nil.
+	// Guard is asked once the lock is held, before anything is done; its error ends
+	// the apply. For callers that decided before they had the lock, as another
+	// process may have rolled back meanwhile. May be nil.
+	Guard func() error
+	// Saved is the plan that must still be exactly what is to be done; else the
+	// error is a *StaleError. May be nil.
+	Saved *SavedPlan
+	// Try is after how long what was applied is reverted, unless Confirm comes before;
+	// 0 applies for good. An apply that has nothing to write is not tried.
+	Try time.Duration
+	// Reboot reboots the machine, for settings that hold after that only and
+	// whose RebootPolicy says so. It is called at the end of the first apply of
+	// PhaseAll in a boot only. Nil never reboots.
+	Reboot func(context.Context) error
+	// Progress is called after each setting that was written, failed, was tolerated
+	// or deferred. May be nil.
 	Progress func(Outcome)
+}
+
+func (o *ApplyOptions) sources() []profile.Source {
+	if o.Sources != nil {
+		return o.Sources
+	}
+	return []profile.Source{o.Source}
 }
 
 // Apply makes the host have what is wanted. The same call again changes
@@ -43,13 +68,28 @@ func (e *Engine) Apply(ctx context.Context, ws []Wanted, o ApplyOptions) (*Repor
 		return nil, nil, err
 	}
 	defer release()
+	if o.Guard != nil {
+		if err := o.Guard(); err != nil {
+			return nil, nil, err
+		}
+	}
 	j, err := e.openJournal()
 	if err != nil {
 		return nil, nil, err
 	}
+	if o.Phase.Device() == "" {
+		if err := e.untried(j, o.FailOpen); err != nil {
+			return nil, nil, err
+		}
+	}
 	p, diags, err := e.plan(ctx, j, ws, o.Phase, false)
 	if err != nil {
 		return nil, nil, err
+	}
+	if !diags.HasErrors() && o.Saved != nil {
+		if err := o.Saved.check(p, j); err != nil {
+			return nil, nil, err
+		}
 	}
 	diags = append(diags, e.hopeless(p, o.FailOpen)...)
 	if diags.HasErrors() {
@@ -59,24 +99,132 @@ func (e *Engine) Apply(ctx context.Context, ws []Wanted, o ApplyOptions) (*Repor
 		return nil, diags, err
 	}
 
+	last, lastErr := e.LastReport() // one that is damaged is replaced
 	r := e.newReport("apply", j.boot)
-	r.Phase, r.Profile, r.Digest, r.Degraded = o.Phase, o.Source.Name, Digest(o.Source.Text), o.Degraded
-	r.Generation = p.Generation
+	r.Phase, r.Profile, r.Digest, r.Degraded = o.Phase, o.Source.Name, Digest(o.sources()...), o.Degraded
 	a := &apply{e: e, j: j, r: r, p: p, o: o}
-	if p.Summary().Due() > 0 {
+	due := p.Summary().Due() > 0
+	trying := o.Try > 0 && due
+	if trying {
+		// What drifted in a generation is reverted only if it is another one's.
+		devices, err := e.devices()
+		if err != nil {
+			return nil, nil, err
+		}
+		p.open(j, devices)
+	}
+	r.Generation = p.Generation
+	if o.Phase == PhaseAll && o.Source.Text != nil {
+		// In force from here on, for devices that are plugged in later.
+		if err := e.keep(appliedFile, Kept{o.sources(), o.Vars}); err != nil {
+			return nil, diags, err
+		}
+	}
+	if due && o.Phase.Device() == "" {
 		// Besides telling of a crash, this finds a disk that is full or
 		// read-only before anything is written to the machine.
-		if err := e.saveReport(r); err != nil {
+		if err := e.saveReport(r, false); err != nil {
 			return nil, diags, err
+		}
+	}
+	if o.Phase == PhaseAll && p.shakes() {
+		if err := e.unstamp(); err != nil {
+			return nil, diags, err
+		}
+	}
+	if trying {
+		if r.Try, err = e.try(ctx, j, r, o); err != nil {
+			return nil, diags, errors.Join(err, e.restoreReport(last, lastErr))
 		}
 	}
 	err = a.run(ctx, ws)
 	r.finish(ctx, err)
 	r.Finished = e.now()
-	if r.Result == Complete && o.Phase == PhaseAll && o.Degraded == "" && o.Source.Text != nil {
-		err = errors.Join(err, e.saveLastGood(o.Source, o.Vars))
+	if o.Phase.Device() == "" {
+		err = errors.Join(err, a.conclude(ctx, ws, last))
+		return r, diags, errors.Join(err, e.saveReport(r, !due && r.Result == Complete && len(r.Pending) == 0))
 	}
-	return r, diags, errors.Join(err, e.saveReport(r))
+	// The report of the whole apply stays, with what is now true of the device.
+	if last != nil && last.Operation == "apply" && last.Phase == PhaseAll && last.Boot == j.boot && last.Result != Running {
+		last.merge(r)
+		err = errors.Join(err, e.saveReport(last, !due))
+	}
+	return r, diags, err
+}
+
+// restoreReport puts the last report back where an apply did not begin.
+func (e *Engine) restoreReport(last *Report, err error) error {
+	if last == nil || err != nil {
+		return os.Remove(e.file("report.json"))
+	}
+	return e.saveReport(last, false)
+}
+
+// conclude does what follows from how a run of all or of the early phase ended: the
+// last good profile, the stamp, a reboot.
+func (a *apply) conclude(ctx context.Context, ws []Wanted, last *Report) error {
+	e, r := a.e, a.r
+	if a.o.Phase != PhaseAll {
+		return nil
+	}
+	var err error
+	if a.o.Source.Text != nil && r.Result == Complete && a.o.Degraded == "" && r.Try == nil {
+		err = e.keep(lastGoodFile, Kept{a.o.sources(), a.o.Vars})
+	}
+	if r.Try == nil && a.o.Degraded == "" && (r.Result == Complete || r.Result == Partial) {
+		// What was reverted once has been replaced, or is meant now.
+		err = errors.Join(err, e.forgetTry())
+	}
+	err = errors.Join(err, e.stamp(r, ws))
+	return errors.Join(err, a.reboot(ctx, last))
+}
+
+// shakes tells whether the plan writes what K3s needs, or takes something back.
+func (p *Plan) shakes() bool {
+	for _, cs := range [][]Change{p.Restores, p.Changes} {
+		for _, c := range cs {
+			if c.due() && (c.want == nil || c.want.OnError == Fail) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// unstamp removes the stamp; stamp writes it where r has all that K3s needs.
+func (e *Engine) unstamp() error {
+	if e.Stamp == "" {
+		return nil
+	}
+	if err := e.Host.Remove(e.Stamp); err != nil {
+		return fmt.Errorf("stamp: %w", err)
+	}
+	return nil
+}
+
+func (e *Engine) stamp(r *Report, ws []Wanted) error {
+	if e.Stamp == "" {
+		return nil
+	}
+	had := make(map[string]bool)
+	for _, os := range [][]Outcome{r.Applied, r.Unchanged} {
+		for _, o := range os {
+			had[o.Key] = true
+		}
+	}
+	for _, w := range ws {
+		if w.OnError == Fail && !had[w.Key()] {
+			return e.unstamp()
+		}
+	}
+	text := fmt.Sprintf("%d\n", r.Generation)
+	if b, err := e.Host.ReadFile(e.Stamp); err == nil && string(b) == text {
+		return nil
+	}
+	if err := e.Host.WriteFileAtomic(e.Stamp, []byte(text), 0o644); err != nil {
+		return fmt.Errorf("stamp: %w", err)
+	}
+	return nil
 }
 
 // hopeless are the settings that cannot be had. They stop the apply before its
@@ -92,7 +240,7 @@ func (e *Engine) hopeless(p *Plan, failOpen bool) hcl.Diagnostics {
 	}
 	for _, c := range p.Changes {
 		var bad *wantError
-		if c.Err == nil || failOpen && !c.fatal() || errors.As(c.Err, &bad) || c.Action == Unsupported && e.rank(c.Key) > firstDue {
+		if c.Err == nil || c.Action == Tolerated || failOpen && !c.fatal() || errors.As(c.Err, &bad) || c.Action == Unsupported && e.rank(c.Key) > firstDue {
 			continue
 		}
 		diags = append(diags, &hcl.Diagnostic{
@@ -114,6 +262,8 @@ type apply struct {
 	o ApplyOptions
 	// opened says that the generation is in the journal.
 	opened bool
+	// policies are those of what is pending, by key.
+	policies map[string]RebootPolicy
 }
 
 // errStop ends a run whose reason is in the report already.
@@ -137,10 +287,10 @@ func (a *apply) run(ctx context.Context, ws []Wanted) error {
 			continue
 		}
 		// Read again: an earlier kind may have changed what this one sees.
-		chains, _ := a.j.chains()
+		h := a.j.history()
 		cs := make([]Change, len(group))
 		for i := range group {
-			cs[i] = a.e.examine(ctx, &group[i], chains, a.o.Phase)
+			cs[i] = a.e.examine(ctx, &group[i], h, a.o.Phase)
 		}
 		err = a.group(ctx, cs)
 	}
@@ -167,11 +317,15 @@ func (a *apply) open() error {
 }
 
 func (a *apply) head() []record {
-	if a.opened || !a.p.New {
+	if a.opened || a.p.head == nil {
 		return nil
 	}
-	t := a.e.now()
-	return []record{{Type: recGeneration, Gen: a.p.Generation, Boot: a.j.boot, Asked: a.p.asked, Phase: a.p.Phase, Time: &t}}
+	head := *a.p.head
+	if head.Time == nil {
+		t := a.e.now()
+		head.Time, head.Profile, head.Digest = &t, a.r.Profile, a.r.Digest
+	}
+	return []record{head}
 }
 
 // group journals what is due in one go, and then does it. Its error means that
@@ -209,10 +363,10 @@ func (a *apply) group(ctx context.Context, cs []Change) (err error) {
 		a.opened = a.opened || head
 	}
 
-	var released []record
+	var after []record // that keys were let go of, or refused
 	defer func() {
 		// The failed setting of an errStop is in the report already.
-		if jerr := a.j.append(released...); jerr != nil {
+		if jerr := a.j.append(after...); jerr != nil {
 			err = jerr
 		}
 	}()
@@ -223,34 +377,93 @@ func (a *apply) group(ctx context.Context, cs []Change) (err error) {
 		}
 		o := Outcome{Key: c.Key, Action: c.Action, Before: c.Live, Want: c.Want, Live: c.Live, Note: c.Note}
 		err := c.Err
-		switch {
-		case c.Action == Deferred:
-			a.r.Deferred = append(a.r.Deferred, o)
-			a.progress(o)
-			continue
-		case c.due():
+		if c.due() {
 			o.Live, err = a.e.write(ctx, c)
 		}
-		if err == nil && (c.Action == Restore || c.release) {
-			released = append(released, record{Type: recReleased, Gen: a.p.Generation, Boot: a.j.boot, Key: c.Key})
-		}
+		let := record{Type: recReleased, Gen: a.p.Generation, Boot: a.j.boot, Key: c.Key}
+		list := &a.r.Unchanged
 		switch {
-		case err != nil:
-			o.Error, o.Class = err.Error(), c.class()
-			a.r.Failed = append(a.r.Failed, o)
-			a.progress(o)
-			if o.Class == Fail {
-				at++
-				return errStop
+		case c.Action == Deferred, c.Action == AtBoot:
+			list = &a.r.Deferred
+		case c.Action == Restore && err != nil && c.Inexact != "":
+			// It cannot be had back, so it is as good as let go of.
+			o.Inexact, o.Note = c.Inexact, err.Error()
+			list, after = &a.r.Inexact, append(after, let)
+		case err == nil && c.release:
+			after = append(after, let)
+			continue
+		case err == nil && c.Action == Restore:
+			list, after = &a.r.Applied, append(after, let)
+		case err == nil && c.due():
+			list = &a.r.Applied
+		case err == nil:
+		case c.class() == Tolerate && c.due():
+			var rs []record
+			if rs, err = a.refused(ctx, c, &o, err); err != nil {
+				o.Error, o.Class = err.Error(), Warn
+				list = &a.r.Failed
+				break
 			}
-		case c.due():
-			a.r.Applied = append(a.r.Applied, o)
+			list, after = &a.r.Tolerated, append(after, rs...)
+		case c.class() == Tolerate:
+			o.Error, o.Class = err.Error(), Tolerate
+			list = &a.r.Tolerated
+		default:
+			o.Error, o.Class = err.Error(), c.class()
+			list = &a.r.Failed
+		}
+		*list = append(*list, o)
+		if list != &a.r.Unchanged {
 			a.progress(o)
-		case !c.release:
-			a.r.Unchanged = append(a.r.Unchanged, o)
+		}
+		if list == &a.r.Applied || list == &a.r.Unchanged {
+			a.pending(ctx, c)
+		}
+		if o.Class == Fail {
+			at++
+			return errStop
 		}
 	}
 	return nil
+}
+
+// refused is what becomes of a tolerated setting that the host did not take: what
+// the kernel made of the value stays, and after a failed write it gets what it would
+// have without nodeprov, so that the end state depends on this profile only. The
+// error is that of a value that cannot be put back.
+func (a *apply) refused(ctx context.Context, c *Change, o *Outcome, why error) ([]record, error) {
+	var rs []record
+	var other *otherValueError
+	if !errors.As(why, &other) {
+		live, err := c.setting.Read(context.WithoutCancel(ctx), a.e.Host)
+		if err == nil && !same(c.setting, live, c.before) {
+			live, err = a.e.write(ctx, &Change{Key: c.Key, Live: live, Want: c.before, setting: c.setting})
+		}
+		o.Live = live
+		if err != nil && c.Inexact == "" {
+			return nil, fmt.Errorf("%w; and what was there before nodeprov, %s, is not put back: %w", why, c.before, err)
+		}
+		rs = append(rs, record{Type: recReleased, Gen: a.p.Generation, Boot: a.j.boot, Key: c.Key})
+	}
+	o.Error, o.Class = why.Error(), Tolerate
+	live, want := o.Live, c.Want
+	return append(rs, record{Type: recRefused, Gen: a.p.Generation, Boot: a.j.boot, Key: c.Key, Before: &live, Want: &want, Why: why.Error()}), nil
+}
+
+// pending notes what of a setting that has its value holds after a reboot only.
+func (a *apply) pending(ctx context.Context, c *Change) {
+	if c.want == nil {
+		return
+	}
+	has := *c
+	has.Action = None
+	if why := a.e.pending(ctx, &has); why != "" {
+		a.r.Pending = append(a.r.Pending, Pending{c.Key, why})
+		if a.policies == nil {
+			a.policies = make(map[string]RebootPolicy)
+		}
+		a.policies[c.Key] = c.want.Reboot
+	}
 }
 
 func (a *apply) progress(o Outcome) {
@@ -285,9 +498,16 @@ func (e *Engine) write(ctx context.Context, c *Change) (Value, error) {
 	case werr != nil:
 		return live, fmt.Errorf("%w (it has %s now)", werr, live)
 	case !same(c.setting, live, c.Want):
-		return live, fmt.Errorf("has %s after %s was written (clamped or ignored by the kernel, or set by something else at the same moment; ask for a value that it takes)", live, c.Want)
+		return live, &otherValueError{live, c.Want}
 	}
 	return live, nil
+}
+
+// otherValueError is a write that succeeded, and left another value.
+type otherValueError struct{ live, want Value }
+
+func (e *otherValueError) Error() string {
+	return fmt.Sprintf("has %s after %s was written (clamped or ignored by the kernel, or set by something else at the same moment; ask for a value that it takes)", e.live, e.want)
 }
 
 // finish says how a run ended that has all its settings in the report.

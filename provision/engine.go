@@ -28,8 +28,12 @@ const (
 )
 
 // PhaseNIC takes the settings of one network device (see Devicer): the device
-// has appeared, or was reset. It neither opens a generation nor puts anything
-// back that is not the device's.
+// has appeared, or was reset. What it writes belongs to the generation in force;
+// where there is none, it opens one as the early phase does, for a run of PhaseAll
+// to complete. It puts back what is the device's only, and leaves alone what
+// does not exist yet. Its outcomes take the place of those of the device in the
+// report of the last apply, if that was one of PhaseAll in this boot; else they
+// are in no saved report.
 func PhaseNIC(device string) Phase { return Phase("nic/" + device) }
 
 // Device is the device of a PhaseNIC; empty for the other phases.
@@ -55,6 +59,12 @@ type Engine struct {
 	Boot string
 	// Now is the clock of the reports; nil means time.Now.
 	Now func() time.Time
+	// Timer reverts what is only tried (ApplyOptions.Try), whatever becomes of this
+	// process; nil refuses to try.
+	Timer TryTimer
+	// Stamp is the path of the file that says that all which K3s needs is in place;
+	// see StampFile. Empty for none, as with a State that is not the machine's.
+	Stamp string
 	// Waiting is called once when another process holds the lock and Apply or
 	// Rollback has to wait for it. May be nil.
 	Waiting func(lock string)
@@ -62,7 +72,18 @@ type Engine struct {
 	// open opens the journal for appending; nil means the file system. Tests
 	// put a failing disk here.
 	open func(path string) (journalFile, error)
+	// listDevices lists the network devices; nil means the Host. For tests.
+	listDevices func() ([]string, error)
 }
+
+// StampFile is there while the last apply of PhaseAll in this boot found, or put, all
+// settings of class Fail in place: what kubelet refuses to start without. The unit
+// of K3s is ordered after nodeprov-apply.service and has it as
+// ConditionPathExists=. It is removed before an apply that writes such a setting, or
+// puts something back, and written at its end; an apply that ends with one failed
+// or not tried leaves it removed, and so does a rollback to generation 0. A running
+// K3s does not look at it again. Its text is the generation.
+const StampFile = "/run/nodeprov/ready"
 
 // Desired turns an evaluated profile into settings, in the order in which they
 // are applied: by the kind of their keys, then as the profile has them. Two
@@ -73,8 +94,9 @@ func (e *Engine) Desired(p *profile.Profile, f *host.Facts, ph Phase) ([]Wanted,
 	var diags hcl.Diagnostics
 	for _, b := range p.Blocks {
 		k := e.schemaKind(b.Type)
-		// The early unit cannot know the facts that later blocks are made of.
-		if ph == PhaseEarly && !k.Early {
+		// The early unit cannot know the facts that later blocks are made of, and
+		// a device's needs only what has settings of devices.
+		if ph == PhaseEarly && !k.Early || ph.Device() != "" && !k.Device {
 			continue
 		}
 		ws, ds := k.Wanted(b, Target{Host: e.Host, Facts: f})
@@ -95,7 +117,7 @@ func (e *Engine) Desired(p *profile.Profile, f *host.Facts, ph Phase) ([]Wanted,
 			})
 		default:
 			first[w.Key()] = w.Range
-			if k := e.kindOf(w.Key()); ph == PhaseEarly && !k.Early {
+			if !e.inPhase(ph, e.kindOf(w.Key()), w.Setting) {
 				continue
 			}
 			ws = append(ws, w)
@@ -103,6 +125,21 @@ func (e *Engine) Desired(p *profile.Profile, f *host.Facts, ph Phase) ([]Wanted,
 	}
 	slices.SortStableFunc(ws, func(a, b Wanted) int { return e.rank(a.Key()) - e.rank(b.Key()) })
 	return ws, diags
+}
+
+// Constructs are those that a phase evaluates, for profile.Options.Only; nil for
+// all.
+func Constructs(kinds []Kind, ph Phase) []string {
+	if ph == PhaseAll {
+		return nil
+	}
+	only := []string{}
+	for _, k := range kinds {
+		if k.Schema != nil && (ph == PhaseEarly && k.Early || ph.Device() != "" && k.Device) {
+			only = append(only, k.Schema.Type)
+		}
+	}
+	return only
 }
 
 // Schemas are the constructs of all kinds, for profile.Options.
@@ -194,10 +231,21 @@ func place(r hcl.Range) string {
 	return fmt.Sprintf("%s:%d:%d", r.Filename, r.Start.Line, r.Start.Column)
 }
 
-// Digest is the hash by which reports name a profile's text: SHA-256 in hex.
-func Digest(text []byte) string {
-	s := sha256.Sum256(text)
-	return hex.EncodeToString(s[:])
+// Digest is the hash by which reports name a profile: SHA-256 in hex, of the text of
+// its only source, or of the digests of its several ones, the profile itself first.
+func Digest(sources ...profile.Source) string {
+	hash := func(text []byte) string {
+		s := sha256.Sum256(text)
+		return hex.EncodeToString(s[:])
+	}
+	if len(sources) == 1 {
+		return hash(sources[0].Text)
+	}
+	var b strings.Builder
+	for _, s := range sources {
+		fmt.Fprintln(&b, hash(s.Text))
+	}
+	return hash([]byte(b.String()))
 }
 
 // interrupted tells a run that was asked to stop from one that failed.

@@ -38,6 +38,11 @@ type memory struct {
 	limit map[string]int
 	// unreadable keys cannot be read.
 	unreadable map[string]bool
+	// refuse are keys that cannot be written.
+	refuse map[string]bool
+	// inexact, pending and ineffective are what settings say of themselves, by
+	// key.
+	inexact, pending, ineffective map[string]string
 	// onWrite is called before each write.
 	onWrite func(key string)
 }
@@ -68,6 +73,9 @@ func (m *memory) set(key string, v Value) error {
 		m.onWrite(key)
 	}
 	m.writes++
+	if m.refuse[key] {
+		return errWrite
+	}
 	failing := m.writes == m.failAt
 	if failing && !m.halfway {
 		return errWrite
@@ -148,6 +156,35 @@ func (s fakeSetting) Key() string                                          { ret
 func (s fakeSetting) Read(context.Context, *host.Host) (Value, error)      { return s.m.get(s.key) }
 func (s fakeSetting) Write(_ context.Context, _ *host.Host, v Value) error { return s.m.set(s.key, v) }
 
+// Device is DEVICE of the key "nic/DEVICE/NAME".
+func (s fakeSetting) Device() string {
+	if parts := strings.Split(s.key, "/"); parts[0] == "nic" && len(parts) == 3 {
+		return parts[1]
+	}
+	return ""
+}
+
+func (s fakeSetting) Inexact(Value, Value) string {
+	if m, ok := s.m.(*memory); ok {
+		return m.inexact[s.key]
+	}
+	return ""
+}
+
+func (s fakeSetting) Pending(context.Context, *host.Host, Value) (string, error) {
+	if m, ok := s.m.(*memory); ok {
+		return m.pending[s.key], nil
+	}
+	return "", nil
+}
+
+func (s fakeSetting) Verify(context.Context, *host.Host, Value) error {
+	if m, ok := s.m.(*memory); ok && m.ineffective[s.key] != "" {
+		return errors.New(m.ineffective[s.key])
+	}
+	return nil
+}
+
 // fakeKinds are the kinds of a fake machine: early runtime values, runtime
 // values, files.
 func fakeKinds(m machine) []Kind {
@@ -172,11 +209,13 @@ func fakeKinds(m machine) []Kind {
 			},
 		}
 	}
-	return []Kind{
+	kinds := []Kind{
 		kind("sysctl", Runtime, Machine, true),
 		kind("nic", Runtime, NetNS, false),
 		kind("file", Persistent, Machine, false),
 	}
+	kinds[1].Device = true
+	return kinds
 }
 
 // want asks for a value; "" asks for absence.
@@ -197,6 +236,19 @@ func wants(m machine, kv ...string) []Wanted {
 		ws = append(ws, want(m, kv[i], kv[i+1]))
 	}
 	return ws
+}
+
+// tolerated is want, for what a host may refuse.
+func tolerated(m machine, key, value string) Wanted {
+	w := want(m, key, value)
+	w.OnError = Tolerate
+	return w
+}
+
+// missing makes absence be something that the host cannot mend.
+func missing(w Wanted) Wanted {
+	w.Unsupported = func(*host.Host) error { return errors.New("no such thing here") }
+	return w
 }
 
 func atLeast(m machine, key string, n int) Wanted {
@@ -220,11 +272,26 @@ func newEngine(tb testing.TB, m machine) *Engine {
 	n := 0
 	return &Engine{
 		Host: h, Kinds: fakeKinds(m), State: filepath.Join(tb.TempDir(), "state"), Boot: "boot-1",
+		listDevices: func() ([]string, error) { return devicesOf(m), nil },
 		Now: func() time.Time {
 			n++
 			return time.Date(2026, 1, 2, 3, 4, n, 0, time.UTC)
 		},
 	}
+}
+
+// devicesOf are those that a machine has a value of.
+func devicesOf(m machine) []string {
+	var names []string
+	if m, ok := m.(*memory); ok {
+		for key := range m.values {
+			if d := (fakeSetting{m, key}).Device(); d != "" && !slices.Contains(names, d) {
+				names = append(names, d)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // apply must succeed.

@@ -128,3 +128,89 @@ func TestFileRefused(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+func TestFileBlock(t *testing.T) {
+	h, _, _ := treeHost(t, map[string]string{
+		"etc/passwd": "root:x:0:0::/root:/bin/sh\nbroken\nchrony:x:105:112::/:/bin/false\n",
+		"etc/group":  "root:x:0:\nadm:x:4:\n",
+	})
+	for _, tc := range []struct {
+		name, text string
+		h          *host.Host
+		want       string
+	}{
+		{"content", "file \"/etc/motd\" {\n  content = \"hello\"\n}", h, "file//etc/motd = 0644 0:0\nhello"},
+		{"owners", "file \"/etc/x\" {\n  content = \"\"\n  owner = \"chrony\"\n  group = \"adm\"\n  mode = \"2750\"\n  on_error = \"fail\"\n}", h, "file//etc/x = 2750 105:4\n (fail)"},
+		{"numbers, path, base64", "file \"x\" {\n  path = \"/etc/x\"\n  content_base64 = \"aGkK\"\n  owner = \"105\"\n  group = 4\n  mode = \"600\"\n}", nil, "file//etc/x = 0600 105:4\nhi\n"},
+		{"absent", "file \"/etc/motd\" {\n  state = \"absent\"\n}", h, "file//etc/motd ="},
+		{"names of an unknown machine", "file \"/etc/motd\" {\n  content = \"\"\n  owner = \"nobody\"\n}", nil, ""},
+		{"unknown content", "file \"/etc/motd\" {\n  content = host.hostname\n  mode = \"999\"\n}", nil,
+			`3,10: Invalid value of mode: "999" is no mode: write three or four octal digits, as in "0644".`},
+		{"mistakes", `file "etc/motd" {
+  content        = "x"
+  content_base64 = "eA=="
+  owner          = "nobody"
+}
+file "/sys/x" {
+  content_base64 = "%"
+}
+file "/etc/../x" {
+}
+file "/dev/null" {
+  state   = "absent"
+  content = ""
+}`, h, `
+1,1: Invalid path: "etc/motd" is no absolute path.
+3,20: Invalid value of content_base64: The block has content as well. Remove one of the two.
+4,20: Invalid value of owner: /etc/passwd of this machine has no "nobody". Write a name that it has, or a number.
+6,1: Invalid path: "/sys/x" is no file on a disk (write keys below /sys in sysfs).
+7,20: Invalid value of content_base64: It is no base64: illegal base64 data at input byte 0.
+9,1: Invalid path: "/etc/../x" is not the plain path of a file (it has ".", ".." or a slash too many).
+9,1: Missing content: A file block needs content, as in content = "text\n", or state = "absent".
+11,1: Invalid path: "/dev/null" is no file on a disk (devices are udev's).
+11,1: Content of an absent file: The file shall be absent, and yet it has content. Remove one of the two.`},
+		{"secret", `variable "s" {
+  type      = string
+  default   = "x"
+  sensitive = true
+}
+file "/etc/token" {
+  content = var.s
+  mode    = "0600"
+}`, h, `7,13: Sensitive value: content cannot be made of a secret: plan and journal hold files byte for byte. Give the secret to the unit that needs it, as a systemd credential (LoadCredential= in a drop-in of the unit).`},
+	} {
+		t.Run(tc.name, func(t *testing.T) { sameText(t, tc.want, wantedOnMachine(t, tc.text, tc.h, nil)) })
+	}
+}
+
+// Directories come with the file; the same again changes nothing.
+func TestFileBlockApply(t *testing.T) {
+	h, _, text := treeHost(t, map[string]string{"etc/gone": "bye", "proc/sys/kernel/random/boot_id": "b\n"})
+	before := text()
+	e := &Engine{Host: h, Kinds: Kinds(), State: t.TempDir(), Boot: "b"}
+	p := evaluate(t, `
+file "each" {
+  for_each       = { one = "MQo=", two = "AP8=" }
+  path           = "/etc/a/b/${each.key}"
+  content_base64 = each.value
+}
+file "/etc/gone" {
+  state = "absent"
+}`, unknownHost())
+	ws, diags := e.Desired(p, nil, PhaseAll)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	mustApply(t, e, ws)
+	sameText(t, `
+/etc/a/b/one -rw-r--r-- "1\n"
+/etc/a/b/two -rw-r--r-- "\x00\xff"
+/proc/sys/kernel/random/boot_id -rw-r--r-- "b\n"`, text())
+	if r := mustApply(t, e, ws); len(r.Applied) != 0 {
+		t.Errorf("applied again: %+v", r.Applied)
+	}
+	mustRollback(t, e, 0)
+	if d := gocmp.Diff(before, text()); d != "" {
+		t.Error(d)
+	}
+}

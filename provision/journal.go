@@ -29,6 +29,9 @@ const (
 	// recReleased says that a key which is no longer wanted has its old value
 	// again; what is set there from now on is not nodeprov's.
 	recReleased = "released"
+	// recRefused says that the host refused a tolerated value, and what it has
+	// since: in this boot, the same is not tried again.
+	recRefused = "refused"
 	// recUndo says that all changes of a key after a generation are undone.
 	recUndo = "undo"
 	// recRollback says that a rollback to a generation is complete.
@@ -45,21 +48,29 @@ type record struct {
 	Gen  int    `json:"generation"`
 	Boot string `json:"boot,omitempty"`
 
-	// Of change, released and undo.
+	// Of change, released, refused and undo.
 	Key string `json:"key,omitempty"`
 
-	// Of change.
+	// Of change and refused. Before is what was there before, or is there after
+	// the refusal.
 	Before   *Value   `json:"before,omitempty"`
 	Want     *Value   `json:"want,omitempty"`
 	Lifetime Lifetime `json:"lifetime,omitempty"`
 	// Restore marks the return of a key that is no longer wanted.
 	Restore bool `json:"restore,omitempty"`
+	// Why is the reason of a refusal.
+	Why string `json:"why,omitempty"`
 
 	// Of generation. Asked is what was wanted; null where that could not be
-	// told yet.
-	Asked map[string]*Value `json:"asked,omitempty"`
-	Phase Phase             `json:"phase,omitempty"`
-	Time  *time.Time        `json:"time,omitempty"`
+	// told yet. Devices are the network devices that there were: the keys of
+	// others may come later without a change of the profile.
+	Asked   map[string]*Value `json:"asked,omitempty"`
+	Devices []string          `json:"devices,omitempty"`
+	Phase   Phase             `json:"phase,omitempty"`
+	Time    *time.Time        `json:"time,omitempty"`
+	// Profile names the text that asked, Digest is its SHA-256 in hex.
+	Profile string `json:"profile,omitempty"`
+	Digest  string `json:"sha256,omitempty"`
 }
 
 // journalFile is what the journal needs of a file.
@@ -163,9 +174,9 @@ func parseRecord(line []byte) (record, error) {
 // was written so, by a version of the future or a mistake.
 func (r *record) check() error {
 	switch r.Type {
-	case recChange:
+	case recChange, recRefused:
 		if r.Key == "" || r.Before == nil || r.Want == nil {
-			return errors.New("change without key or values")
+			return fmt.Errorf("%s without key or values", r.Type)
 		}
 	case recReleased, recUndo:
 		if r.Key == "" {
@@ -250,10 +261,11 @@ func (j *journal) append(rs ...record) (err error) {
 }
 
 // compact drops what can never be used again, when a new boot made that true:
-// runtime values of older boots. The file is replaced at once or not at all.
+// runtime values of older boots, and their refusals. The file is replaced at once or
+// not at all.
 func (j *journal) compact() error {
 	dead := func(r record) bool {
-		return r.Type == recChange && r.Lifetime == Runtime && r.Boot != j.boot
+		return r.Boot != j.boot && (r.Type == recChange && r.Lifetime == Runtime || r.Type == recRefused)
 	}
 	if !slices.ContainsFunc(j.records, dead) {
 		return nil
@@ -277,6 +289,10 @@ func (j *journal) compact() error {
 			if live[i] && kept[r.Key] {
 				keep = append(keep, r)
 			}
+		case recRefused:
+			if live[i] {
+				keep = append(keep, r)
+			}
 		case recGeneration:
 			if r.Gen >= oldest && slices.ContainsFunc(heads, func(h record) bool { return h.Gen == r.Gen }) {
 				keep = append(keep, r)
@@ -294,8 +310,8 @@ func (j *journal) compact() error {
 	return nil
 }
 
-// live tells for each record whether it is a change or a release that holds: not
-// undone, and not of a runtime value in an older boot.
+// live tells for each record whether it is a change, a release or a refusal that
+// holds: not undone, and not of a runtime value, or a refusal, in an older boot.
 func (j *journal) live() []bool {
 	live := make([]bool, len(j.records))
 	for i, r := range j.records {
@@ -304,6 +320,8 @@ func (j *journal) live() []bool {
 			live[i] = r.Lifetime != Runtime || r.Boot == j.boot
 		case recReleased:
 			live[i] = true
+		case recRefused:
+			live[i] = r.Boot == j.boot
 		case recUndo:
 			for n := range i {
 				if c := j.records[n]; c.Key == r.Key && c.Gen > r.Gen {
@@ -382,7 +400,7 @@ func (j *journal) chains() (map[string]*chain, []string) {
 	live := j.live()
 	for i, r := range j.records {
 		switch {
-		case !live[i]:
+		case !live[i], r.Type == recRefused:
 		case r.Type == recReleased:
 			delete(cs, r.Key)
 			order = slices.DeleteFunc(order, func(k string) bool { return k == r.Key })
@@ -400,6 +418,27 @@ func (j *journal) chains() (map[string]*chain, []string) {
 		}
 	}
 	return cs, order
+}
+
+// history is what the journal knows of each key.
+type history struct {
+	chains map[string]*chain
+	// order are the keys of the chains, in the order of their first change.
+	order []string
+	// refused are the last refusals by key.
+	refused map[string]record
+}
+
+func (j *journal) history() *history {
+	h := &history{refused: make(map[string]record)}
+	h.chains, h.order = j.chains()
+	live := j.live()
+	for i, r := range j.records {
+		if r.Type == recRefused && live[i] {
+			h.refused[r.Key] = r
+		}
+	}
+	return h
 }
 
 // undoes are what a rollback to a generation has to restore: per key the value
@@ -437,7 +476,7 @@ type undo struct {
 }
 
 // writeState replaces a file of the state directory, so that after a crash
-// there is the old one or the new one.
+// there is the old one or the new one, and after it returned, the new one.
 func writeState(path string, b []byte) error {
 	dir := filepath.Dir(path)
 	if err := renameio.WriteFile(path, b, 0o600, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o600)); err != nil {

@@ -71,6 +71,8 @@ func Kinds() []Kind {
 		sliceKind(),
 		irqbalanceKind(),
 		nicKind(),
+		queueKind(),
+		qdiscKind(),
 		cmdlineKind(),
 		fileKind(),
 		lbdKind(),

@@ -126,17 +126,22 @@ func ownNetNS(tb testing.TB, f func() error) {
 func TestKindsOpen(t *testing.T) {
 	names := map[string][]string{
 		"sysctl": {"net.core.somaxconn", "net.ipv4.conf.eth0/100.rp_filter"},
-		"nic":    {"eth0/mtu", "eth0.100/mtu"},
+		"nic":    {"eth0/mtu", "eth0.100/mtu", "eth0/rings", "eth0/coalesce/rx_usecs", "eth0/feature/rx-gro-hw", "eth0/big_tcp/ipv4"},
+		"queue":  {"eth0/irq", "eth0/xps", "eth0.100/rps", "eth0/rfs", "eth0/rss"},
+		"qdisc":  {"eth0"},
 		"file":   {"/etc/lbd/lbd.hcl"},
 		"lbd":    nil,
 		"unit":   {"lbd.service", "nodeprov-nic@eth0.service"},
 	}
 	wrong := map[string][]string{
 		"sysctl": {"", "net/core/somaxconn", "../etc", "net..core"},
-		"nic":    {"", "mtu", "/mtu", "eth0", "eth0/rings", "a/b/mtu", "much-too-long-name/mtu"},
-		"file":   {"", "etc/x"},
-		"lbd":    {"", "service"},
-		"unit":   {"", "lbd", ".service", "lbd.", "../lbd.service", "a b.service"},
+		"nic":    {"", "mtu", "/mtu", "eth0", "eth0/ring", "a/b/mtu", "eth0/coalesce", "eth0/coalesce/x", "eth0/feature/X", "eth0/big_tcp/ipv5", "much-too-long-name/mtu"},
+		"queue":  {"", "eth0", "eth0/", "eth0/irq/24", "eth0/mtu"},
+		"qdisc":  {"", "eth0/root", "a b"},
+
+		"file": {"", "etc/x"},
+		"lbd":  {"", "service"},
+		"unit": {"", "lbd", ".service", "lbd.", "../lbd.service", "a b.service"},
 	}
 	for _, k := range Kinds() {
 		for _, n := range names[k.Name] {

@@ -97,11 +97,15 @@ func TestLBDFile(t *testing.T) {
 	}
 }
 
-// Without a systemd, only the file can be applied, and the unit says why.
-func TestLBDOffline(t *testing.T) {
+// In an image without lbd, the unit says why it cannot be.
+func TestLBDImage(t *testing.T) {
 	h, _, _ := treeHost(t, nil)
 	w := unitWanted(lbdUnit, hcl.Range{})
-	if _, err := w.Read(t.Context(), h); err == nil || !strings.Contains(err.Error(), "unit lbd.service: systemd: no running machine behind --root") {
+	v, err := w.Read(t.Context(), h)
+	if err != nil || !v.Absent {
+		t.Errorf("%v, %v", v, err)
+	}
+	if err := w.Unsupported(h); err == nil || err.Error() != "unit lbd.service: it is not installed (run `nodeprov install`)" {
 		t.Errorf("%v", err)
 	}
 }

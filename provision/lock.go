@@ -65,7 +65,7 @@ func (e *Engine) lock(ctx context.Context) (func(), error) {
 // sweep removes what a killed process left of files that it did not get to
 // rename into place.
 func (e *Engine) sweep() {
-	for _, name := range []string{"journal", "report.json", "last-good.hcl", "last-good.vars.json"} {
+	for _, name := range []string{"journal", "report.json", appliedFile, lastGoodFile, tryFile, rebootFile} {
 		left, _ := filepath.Glob(e.file("." + name + "[0-9]*")) // the pattern is fine
 		for _, f := range left {
 			_ = os.Remove(f)

@@ -5,9 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"net"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/agext/levenshtein"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
@@ -15,150 +20,371 @@ import (
 	"github.com/nodeprov/nodeprov/provision/profile"
 )
 
-// minMTU is the smallest MTU in bytes that IPv4 works with (RFC 791).
-const minMTU = 68
-
-// nicKind sets network devices.
+// nicKind sets network devices, as links. What a device's queues and its queueing
+// disciplines have are kinds of their own (queueKind, qdiscKind), though the same
+// construct asks for them: an apply reads a kind before it writes any of it, and
+// other channels are other queues, so those must be read after channels were
+// written.
 func nicKind() Kind {
+	object := func(name, doc string) profile.Attr {
+		return profile.Attr{Name: name, Type: cty.DynamicPseudoType, BestEffort: true, Doc: doc}
+	}
 	return Kind{
 		Name: "nic",
 		Schema: &profile.Schema{
-			Type:  "nic",
-			Label: "label",
-			Doc: "Settings of the network devices that have this name, or of all that have this driver. The label is for you: it names the " +
-				"block and matches nothing.",
+			Type:    "nic",
+			Label:   "label",
+			ForEach: true,
+			Doc: "Settings of the network devices that match: exactly one of name, driver, mac and pci is needed. The label is for you: it " +
+				"names the block and matches nothing. What is left out is left alone. Settings are made in the order that they have here, " +
+				"as channels decide what queues there are. Where best_effort(v) stands for a value, a device, driver or kernel that cannot have it is reported and " +
+				"is no failure.",
 			Attrs: []profile.Attr{
-				{Name: "name", Type: cty.String, Doc: "Name of the device, as in eth0. Either this or driver is needed."},
+				{Name: "name", Type: cty.String, Doc: `Name of the device, as in "eth0", or of several, as in "ens*"; the star is the only wildcard.`},
 				{Name: "driver", Type: cty.String, Doc: "Driver of the devices, as in virtio_net; nodeprov facts shows it."},
-				{Name: "mtu", Type: cty.Number, Required: true, Doc: "MTU in bytes, 68 to 65535, and within what the device takes. Setting it interrupts the link on most drivers."},
+				{Name: "mac", Type: cty.String, Doc: "Hardware address of the device. VLANs, bonds and bridges that have the same one are not meant, unless no hardware has it."},
+				{Name: "pci", Type: cty.String, Doc: `PCI address of the device, as in "0000:00:03.0"; for virtio, of what it sits on.`},
 				{Name: "on_missing", Type: cty.String, Default: cty.StringVal("fail"), Doc: `What to do when no device matches: "fail" refuses the profile, "skip" goes on with a warning.`},
-				{Name: "on_error", Type: cty.String, Default: cty.StringVal("warn"), Doc: `What a failure to set it does: "warn" goes on and the profile counts as partly applied, "fail" stops.`},
+				{Name: "on_error", Type: cty.String, Default: cty.StringVal("warn"), Doc: `What a failure to set something does: "warn" goes on and the profile counts as partly applied, "fail" stops.`},
+				object("channels", `Numbers of queues: { combined = N }, or { rx = N, tx = N }; "max" is as many as the device has. A device that counts the other way gets what comes to the same. Most drivers reset the device.`),
+				object("rings", `Entries of the rings of each queue: { rx = N, tx = N }; "max" is as many as the device has. Many drivers take powers of two only, and reset the device.`),
+				object("coalesce", "Interrupt moderation by ethtool's names, with underscores: adaptive_rx and adaptive_tx (true or false), rx_usecs, tx_usecs (microseconds), "+
+					"rx_frames, tx_frames, and the others. Elements may be best_effort(). With adaptive moderation, many drivers choose the times themselves: do not set both."),
+				object("features", `Features (offloads) to switch, by the kernel's names: { "rx-gro" = true, "rx-gro-hw" = best_effort(true) }; ethtool -k shows them.`),
+				{Name: "mtu", Type: cty.Number, BestEffort: true, Doc: "MTU in bytes, 68 to 65535, and within what the device takes. Setting it interrupts the link on most drivers."},
+				{Name: "txqueuelen", Type: cty.Number, BestEffort: true, Doc: "Length of the transmit queue in packets, 0 to 1000000, for queueing disciplines without a limit of their own."},
+				object("big_tcp", "Packets larger than 64 KiB inside of the host (BIG TCP), in bytes, 65536 (none) to 524280: { ipv6 = N, ipv4 = N, clamp = true }. "+
+					"196608 is usual. IPv6 needs Linux 5.19, IPv4 6.3, and the device must segment as much; with clamp, a device that segments less gets what it can. The MTU stays as it is."),
+				{Name: "gro_flush_timeout", Type: cty.Number, BestEffort: true, Doc: "Nanoseconds that received packets may wait to be merged with others; 0 for none."},
+				{Name: "napi_defer_hard_irqs", Type: cty.Number, BestEffort: true, Doc: "How often a queue is polled in vain, each time after gro_flush_timeout, before its interrupt is let in again; 0 for never."},
+				object("rss", "Which queues the device's hash spreads received packets to: { queues = N } is equally to the first N, { weights = [3, 1] } in these proportions to the first ones."),
+				object("irq", `CPUs for the interrupts of the queues: { policy = "spread", cpus = CPULIST, numa = "local" }. Policy "spread" gives each queue one CPU, those of the device's NUMA node first and `+
+					`second threads of a core last; "list" goes through the list as it is written; "single" takes one CPU for all. cpus are all that are online and not isolated, if left out. With numa = "local" (the default) only CPUs of the device's node `+
+					`are taken, if cpus has some; with "any" those come first. Some drivers leave this to the kernel, which then refuses.`),
+				{Name: "xps", Type: cty.String, BestEffort: true, Doc: `Which CPUs send through which transmit queue: "per-queue" deals them out, beginning with those that irq gives the queues, "off" leaves it to a hash, and a cpulist has all its CPUs use every queue. A device with one queue has nothing to choose.`},
+				{Name: "rps", Type: cty.String, BestEffort: true, Doc: `Which CPUs go on with received packets, by a hash: "off", "local" (the device's NUMA node), "all", or a cpulist. Useful where a device has fewer queues than there are CPUs.`},
+				{Name: "rfs", Type: cty.Number, BestEffort: true, Doc: "Flows that each receive queue steers to the CPU where they are read, a power of two to 1048576, or 0. The sysctl net.core.rps_sock_flow_entries has to be at least the sum."},
 			},
+			Blocks: []profile.Schema{qdiscSchema()},
 		},
 		Wanted:   nicWanted,
 		Open:     openNIC,
 		Scope:    NetNS,
 		Lifetime: Runtime,
 		Effect:   "now",
+		Device:   true,
 	}
 }
 
-// nicMTU is the MTU of one device. Its value is the number of bytes in decimal.
-type nicMTU struct {
-	nic string
+// nicSetting is one property of a network device. It is absent for a device that
+// is not there, and for a property that this device, driver or kernel does not
+// have.
+type nicSetting struct {
+	// kind and name make the key "KIND/DEVICE/NAME"; without a name "KIND/DEVICE".
+	kind, nic, name string
+	// read and write have the text of the value. Their errors are fs.ErrNotExist
+	// and errors.ErrUnsupported for what is absent.
+	read  func(*host.Host) (string, error)
+	write func(*host.Host, string) error
+	// inexact is Inexacter's; nil for what can always be restored.
+	inexact func(live, want Value) string
+}
+
+func (s *nicSetting) Key() string {
+	if s.name == "" {
+		return s.kind + "/" + s.nic
+	}
+	return s.kind + "/" + s.nic + "/" + s.name
+}
+
+func (s *nicSetting) Device() string { return s.nic }
+
+func (s *nicSetting) Read(_ context.Context, h *host.Host) (Value, error) {
+	text, err := s.read(h)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errors.ErrUnsupported):
+		return Value{Absent: true}, nil
+	case err != nil:
+		return Value{}, err
+	}
+	return Value{Text: text}, nil
+}
+
+func (s *nicSetting) Write(_ context.Context, h *host.Host, v Value) error {
+	if v.Absent {
+		return fmt.Errorf("link %s: its %s cannot be absent (nodeprov removes no device)", s.nic, s.what())
+	}
+	return s.write(h, v.Text)
+}
+
+func (s *nicSetting) Inexact(live, want Value) string {
+	if s.inexact == nil {
+		return ""
+	}
+	return s.inexact(live, want)
+}
+
+func (s *nicSetting) what() string {
+	if s.name == "" {
+		return s.kind
+	}
+	return s.name
+}
+
+// unsupported is the reason for an absent value.
+func (s *nicSetting) unsupported(h *host.Host) error {
+	_, err := s.read(h)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("link %s: the device has vanished (plug it in, or say on_missing = \"skip\")", s.nic)
+	case err != nil:
+		return fmt.Errorf("%w; leave it out for this device, or write best_effort()", err)
+	}
+	return nil // it has come back
 }
 
 func openNIC(name string) (Setting, error) {
-	nic, ok := strings.CutSuffix(name, "/mtu")
-	if err := checkNICName(nic); !ok || err != nil {
-		return nil, fmt.Errorf("nic: %q is no setting of a device (known is NAME/mtu)", name)
+	nic, property, _ := strings.Cut(name, "/")
+	if err := checkNICName(nic); err != nil {
+		return nil, fmt.Errorf("nic: %q: the device's name %w", name, err)
 	}
-	return nicMTU{nic}, nil
-}
-
-func (s nicMTU) Key() string { return "nic/" + s.nic + "/mtu" }
-
-func (s nicMTU) Read(_ context.Context, h *host.Host) (Value, error) {
-	l, err := h.Link(s.nic)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Value{Absent: true}, nil
+	var s *nicSetting
+	group, element, nested := strings.Cut(property, "/")
+	switch {
+	case property == "channels":
+		s = nicChannels(nic)
+	case property == "rings":
+		s = nicRings(nic, liveHardware)
+	case group == "coalesce" && nested && coalesceField(&host.Coalesce{}, element) != nil:
+		s = nicCoalesce(nic, element, liveHardware)
+	case group == "feature" && nested && featureName.MatchString(element):
+		s = nicFeature(nic, element)
+	case property == "mtu":
+		s = nicMTU(nic)
+	case property == "txqueuelen":
+		s = nicTxQueueLen(nic)
+	case property == "big_tcp/ipv6":
+		s = nicBigTCP(nic, 6)
+	case property == "big_tcp/ipv4":
+		s = nicBigTCP(nic, 4)
+	case property == "gro_flush_timeout", property == "napi_defer_hard_irqs":
+		s = nicAttr(nic, property)
+	default:
+		return nil, fmt.Errorf("nic: %q is no setting of a device (as NAME/mtu is)", name)
 	}
-	if err != nil {
-		return Value{}, err
-	}
-	return Value{Text: strconv.Itoa(l.MTU)}, nil
-}
-
-func (s nicMTU) Write(_ context.Context, h *host.Host, v Value) error {
-	if v.Absent {
-		return fmt.Errorf("link %s: its MTU cannot be absent (nodeprov removes no device)", s.nic)
-	}
-	mtu, err := strconv.Atoi(v.Text)
-	if err != nil {
-		return fmt.Errorf("link %s: MTU %q: %w", s.nic, v.Text, err)
-	}
-	return h.SetMTU(s.nic, mtu)
-}
-
-func (s nicMTU) unsupported(*host.Host) error {
-	return fmt.Errorf("link %s: the device has vanished (plug it in, or say on_missing = \"skip\")", s.nic)
+	return s, nil
 }
 
 func nicWanted(b profile.Block, t Target) ([]Wanted, hcl.Diagnostics) {
-	onMissing, diags := oneOf(b, "on_missing", "fail", "skip")
-	onError, more := oneOf(b, "on_error", string(Warn), string(Fail))
-	diags = append(diags, more...)
+	x := &nicBlock{b: b, t: t}
+	onError, diags := oneOf(b, "on_error", "warn", "fail")
+	onMissing, more := oneOf(b, "on_missing", "fail", "skip")
+	x.onError, x.diags = Class(onError), append(diags, more...)
 
-	mtu, known, more := nicBytes(b)
-	diags = append(diags, more...)
-	match, what, more := nicMatch(b)
-	diags = append(diags, more...)
-	if diags.HasErrors() || match == nil || t.Facts == nil {
-		return nil, diags
-	}
+	// In the order in which a device's settings are made. Other kinds' are sorted
+	// behind the link's by their keys.
+	x.channels()
+	x.rings()
+	x.coalesce()
+	x.features()
+	x.mtu()
+	x.number("txqueuelen", 0, 1e6, nicTxQueueLen)
+	x.bigTCP()
+	x.number("gro_flush_timeout", 0, 1<<53, func(nic string) *nicSetting { return nicAttr(nic, "gro_flush_timeout") })
+	x.number("napi_defer_hard_irqs", 0, 1<<31-1, func(nic string) *nicSetting { return nicAttr(nic, "napi_defer_hard_irqs") })
+	x.rss()
+	x.irq()
+	x.xps()
+	x.rps()
+	x.rfs()
+	x.qdisc()
 
-	var nics []host.NICFacts
-	for _, n := range t.Facts.NICs {
-		if match(n) {
-			nics = append(nics, n)
-		}
+	match, what := x.match()
+	if x.diags.HasErrors() || match == nil || t.Facts == nil {
+		return nil, x.diags
 	}
+	nics := match(t.Facts.NICs)
 	if len(nics) == 0 {
-		d := wrongAt(b.Range, "No such network device", "No device has %s. %s", what.text, nicList(t.Facts))
+		d := wrongAt(what.rng, "No such network device", "No device has %s. %s", what.text, nicList(t.Facts))
 		if what.text == `the name "lo"` {
-			d = wrongAt(b.Range, "Loopback is left alone", "nodeprov sets no loopback device. %s", nicList(t.Facts))
+			d = wrongAt(what.rng, "Loopback is left alone", "nodeprov sets no loopback device. %s", nicList(t.Facts))
 		}
-		d.Subject = what.rng.Ptr()
 		if onMissing == "skip" {
 			d.Severity = hcl.DiagWarning
 			d.Detail += ` The block is skipped, as its on_missing says.`
 		} else {
 			d.Detail += ` Correct it, or say on_missing = "skip" to go on without.`
 		}
-		return nil, append(diags, d)
+		return nil, append(x.diags, d)
 	}
-	if !known {
-		return nil, diags
-	}
-
-	var ws []Wanted
 	for _, n := range nics {
-		if mtu < n.MinMTU || mtu > n.MaxMTU {
-			diags = append(diags, wrongAt(b.Attrs["mtu"].Range, "MTU out of the device's range",
-				"%s takes an MTU of %d to %d, not %d.", nicText(n), n.MinMTU, n.MaxMTU, mtu))
-			continue
+		for _, step := range x.steps {
+			step(n)
 		}
-		s := nicMTU{n.Name}
-		want := Value{Text: strconv.Itoa(mtu)}
-		ws = append(ws, Wanted{
-			Setting:     s,
-			Want:        func(Value) (Value, error) { return want, nil },
-			Range:       b.Attrs["mtu"].Range,
-			OnError:     Class(onError),
-			Unsupported: s.unsupported,
-		})
 	}
-	return ws, diags
+	return x.ws, x.diags
 }
 
-// nicBytes reads the mtu; known is false where it is unknown, wrong or left out.
-func nicBytes(b profile.Block) (mtu int, known bool, diags hcl.Diagnostics) {
-	v, ok := given(b, "mtu")
-	switch {
-	case !ok:
-		return 0, false, hcl.Diagnostics{wrongAt(b.Range, "Missing mtu", "A nic block needs mtu, the number of bytes, as in mtu = 9000.")}
-	case v.ContainsMarked():
-		return 0, false, hcl.Diagnostics{sensitiveAt(v, "An MTU", "everybody can read it from the device, and plan and journal hold it")}
-	case !v.IsKnown():
-		return 0, false, nil
-	case v.Type() != cty.Number:
-		return 0, false, hcl.Diagnostics{wrongAt(v.Range, "Invalid mtu", "A number of bytes is needed, not a value of type %s.", v.Type().FriendlyName())}
+// nicBlock is one nic block on its way to settings. Its methods, one for each
+// attribute, check what needs no device, and add a step that makes the settings of
+// one device.
+type nicBlock struct {
+	b       profile.Block
+	t       Target
+	onError Class
+	diags   hcl.Diagnostics
+	steps   []func(host.NICFacts)
+	ws      []Wanted
+	// irqOrder are the CPUs that a device's queues get, in turn; nil where irq is
+	// left out.
+	irqOrder func(host.NICFacts) []int
+}
+
+func (x *nicBlock) wrong(rng hcl.Range, summary, format string, args ...any) {
+	x.diags = append(x.diags, wrongAt(rng, summary, format, args...))
+}
+
+// step is skipped for a block that is wrong, or whose devices are unknown.
+func (x *nicBlock) step(f func(host.NICFacts)) { x.steps = append(x.steps, f) }
+
+// want asks for a setting; v is where the profile does.
+func (x *nicBlock) want(s *nicSetting, rng hcl.Range, bestEffort bool, want func(Value) (Value, error)) {
+	class := x.onError
+	if bestEffort {
+		class = Tolerate
 	}
-	n, acc := v.AsBigFloat().Int64()
-	if acc != 0 || n < minMTU || n > host.MaxMTU {
-		return 0, false, hcl.Diagnostics{wrongAt(v.Range, "Invalid mtu", "An MTU is a whole number of bytes from %d to %d, and %s is not.", minMTU, host.MaxMTU, v.AsBigFloat().Text('g', 12))}
+	x.ws = append(x.ws, Wanted{Setting: s, Want: want, Range: rng, OnError: class, Unsupported: s.unsupported})
+}
+
+// value returns an attribute that is given, known and not secret.
+func (x *nicBlock) value(name string) (profile.Value, bool) {
+	v, ok := given(x.b, name)
+	if !ok || !x.usable(name, v) {
+		return v, false
 	}
-	return int(n), true, nil
+	return v, true
+}
+
+func (x *nicBlock) usable(what string, v profile.Value) bool {
+	if v.Value == cty.NilVal {
+		return false
+	}
+	if v.ContainsMarked() {
+		x.diags = append(x.diags, sensitiveAt(v, what, "everybody can read it from the device, and plan and journal hold it"))
+		return false
+	}
+	return v.IsKnown() && !v.IsNull()
+}
+
+// object returns the elements of an attribute that is an object with these
+// elements at most, without those that are unknown or null. Its complete is false
+// where some are unknown.
+func (x *nicBlock) object(name string, known ...string) (elements map[string]profile.Value, v profile.Value, ok bool) {
+	v, ok = given(x.b, name)
+	if !ok || !x.usable(name, v) {
+		return nil, v, false
+	}
+	if ty := v.Type(); !ty.IsObjectType() && !ty.IsMapType() {
+		x.wrong(v.Range, "Invalid "+name, "An object is needed, as in %s = { %s = … }, not a value of type %s.", name, known[0], ty.FriendlyName())
+		return nil, v, false
+	}
+	elements = map[string]profile.Value{}
+	ok = true
+	for _, e := range v.Entries {
+		if !slices.Contains(known, e.Key) {
+			hint := " Known are " + strings.Join(known, ", ") + "."
+			if near := nearestName(e.Key, known); near != "" {
+				hint = fmt.Sprintf(" Did you mean %q?", near)
+			}
+			x.wrong(e.KeyRange, "Unknown element of "+name, "%s has no %q.%s", name, e.Key, hint)
+			ok = false
+			continue
+		}
+		if e.Value.Value == cty.NilVal || e.Value.IsKnown() && !e.Value.IsMarked() && e.Value.IsNull() {
+			continue
+		}
+		if !x.usable(name+"."+e.Key, e.Value) {
+			ok = false
+			continue
+		}
+		elements[e.Key] = e.Value
+	}
+	return elements, v, ok
+}
+
+// whole reads a whole number; max may be left to "max" where words allows it.
+func (x *nicBlock) whole(what string, v profile.Value, min, max int) (int, bool) {
+	if v.Type() == cty.Number {
+		if n, acc := v.AsBigFloat().Int64(); acc == 0 && n >= int64(min) && n <= int64(max) {
+			return int(n), true
+		}
+		x.wrong(v.Range, "Invalid "+what, "A whole number from %d to %d is needed, and %s is not.", min, max, v.AsBigFloat().Text('f', -1))
+		return 0, false
+	}
+	x.wrong(v.Range, "Invalid "+what, "A whole number from %d to %d is needed, not a value of type %s.", min, max, v.Type().FriendlyName())
+	return 0, false
+}
+
+// count is a number of at least 1, or -1 for "max".
+func (x *nicBlock) count(what string, v profile.Value) (int, bool) {
+	if v.Type() == cty.String {
+		if v.AsString() == "max" {
+			return -1, true
+		}
+		x.wrong(v.Range, "Invalid "+what, `A whole number or "max" is needed, and %q is neither.`, v.AsString())
+		return 0, false
+	}
+	return x.whole(what, v, 1, 1<<20)
+}
+
+func (x *nicBlock) boolean(what string, v profile.Value) (bool, bool) {
+	if v.Type() != cty.Bool {
+		x.wrong(v.Range, "Invalid "+what, "true or false is needed, not a value of type %s.", v.Type().FriendlyName())
+		return false, false
+	}
+	return v.True(), true
+}
+
+// number is an attribute that is a whole number and a setting of its own.
+func (x *nicBlock) number(name string, min, max int, open func(nic string) *nicSetting) {
+	v, ok := x.value(name)
+	if !ok {
+		return
+	}
+	n, ok := x.whole(name, v, min, max)
+	if !ok {
+		return
+	}
+	x.step(func(nic host.NICFacts) {
+		x.want(open(nic.Name), v.Range, v.BestEffort, fixed(Value{Text: strconv.Itoa(n)}))
+	})
+}
+
+// together tells whether an object that is one setting is of best effort: as a
+// whole, or in all its elements.
+func (x *nicBlock) together(name string, v profile.Value, elements map[string]profile.Value) bool {
+	n := 0
+	for _, e := range elements {
+		if e.BestEffort {
+			n++
+		}
+	}
+	if n > 0 && n < len(elements) && !v.BestEffort {
+		x.wrong(v.Range, "Best effort for a part", "The elements of %s are set together, so best_effort() is for all of them: %[1]s = best_effort({ … }).", name)
+	}
+	return v.BestEffort || n > 0
+}
+
+// nearestName is the name that a misspelt one is likely to mean, or empty.
+func nearestName(given string, known []string) string {
+	// A third of the letters is as much as a slip of the fingers changes.
+	best, least := "", len(given)/3+1
+	for _, n := range known {
+		if d := levenshtein.Distance(given, n, nil); d < least {
+			best, least = n, d
+		}
+	}
+	return best
 }
 
 // criterion is what a nic block matches by, in words, and its place.
@@ -167,42 +393,97 @@ type criterion struct {
 	rng  hcl.Range
 }
 
-// nicMatch returns the block's predicate; it is nil where that is unknown.
-func nicMatch(b profile.Block) (func(host.NICFacts) bool, criterion, hcl.Diagnostics) {
-	name, byName := given(b, "name")
-	driver, byDriver := given(b, "driver")
-	switch {
-	case byName && byDriver:
-		return nil, criterion{}, hcl.Diagnostics{wrongAt(driver.Range, "Both name and driver",
-			"A nic block matches by name or by driver, and this one has both. Remove one of them.")}
-	case !byName && !byDriver:
-		return nil, criterion{}, hcl.Diagnostics{wrongAt(b.Range, "Neither name nor driver",
-			`A nic block needs what it matches by: name = "eth0", or driver = "virtio_net".`)}
+// match returns the devices that the block is about; the func is nil where that is
+// unknown or wrong.
+func (x *nicBlock) match() (func([]host.NICFacts) []host.NICFacts, criterion) {
+	attrs := []string{"name", "driver", "mac", "pci"}
+	var by []string
+	for _, a := range attrs {
+		if _, ok := given(x.b, a); ok {
+			by = append(by, a)
+		}
 	}
-	v, attr := name, "name"
-	if byDriver {
-		v, attr = driver, "driver"
+	if len(by) == 0 {
+		x.wrong(x.b.Range, "No device named", `A nic block needs what it matches by, one of name = "eth0", driver = "virtio_net", mac = "52:54:00:12:34:56" and pci = "0000:00:03.0".`)
+		return nil, criterion{}
 	}
+	if len(by) > 1 {
+		x.wrong(x.b.Attrs[by[1]].Range, "Both "+by[0]+" and "+by[1], "A nic block matches by one of name, driver, mac and pci, and this one has %s. Keep one of them.", strings.Join(by, " and "))
+		return nil, criterion{}
+	}
+	attr := by[0]
+	v := x.b.Attrs[attr]
 	if v.ContainsMarked() {
-		return nil, criterion{}, hcl.Diagnostics{sensitiveAt(v, "What a nic block matches by", "keys of settings are made of it, and plan and journal hold them")}
+		x.diags = append(x.diags, sensitiveAt(v, "What a nic block matches by", "keys of settings are made of it, and plan and journal hold them"))
+		return nil, criterion{}
 	}
 	if !v.IsKnown() {
-		return nil, criterion{}, nil
+		return nil, criterion{}
 	}
 	if v.Type() != cty.String {
-		return nil, criterion{}, hcl.Diagnostics{wrongAt(v.Range, "Invalid "+attr, "A string is needed, not a value of type %s.", v.Type().FriendlyName())}
+		x.wrong(v.Range, "Invalid "+attr, "A string is needed, not a value of type %s.", v.Type().FriendlyName())
+		return nil, criterion{}
 	}
 	text := v.AsString()
-	if byDriver {
-		if text == "" {
-			return nil, criterion{}, hcl.Diagnostics{wrongAt(v.Range, "Invalid driver", "The driver is empty. nodeprov facts shows the drivers of this machine's devices.")}
+	keep := func(f func(host.NICFacts) bool) func([]host.NICFacts) []host.NICFacts {
+		return func(all []host.NICFacts) (nics []host.NICFacts) {
+			for _, n := range all {
+				if f(n) {
+					nics = append(nics, n)
+				}
+			}
+			return nics
 		}
-		return func(n host.NICFacts) bool { return n.Driver == text }, criterion{fmt.Sprintf("the driver %q", text), v.Range}, nil
 	}
-	if err := checkNICName(text); err != nil {
-		return nil, criterion{}, hcl.Diagnostics{wrongAt(v.Range, "Invalid name of a device", "%q %v.", text, err)}
+	switch attr {
+	case "driver":
+		if text == "" {
+			x.wrong(v.Range, "Invalid driver", "The driver is empty. nodeprov facts shows the drivers of this machine's devices.")
+			return nil, criterion{}
+		}
+		return keep(func(n host.NICFacts) bool { return n.Driver == text }), criterion{fmt.Sprintf("the driver %q", text), v.Range}
+	case "mac":
+		mac, err := net.ParseMAC(text)
+		if err != nil {
+			x.wrong(v.Range, "Invalid mac", `%q is no hardware address, as "52:54:00:12:34:56" is.`, text)
+			return nil, criterion{}
+		}
+		same := keep(func(n host.NICFacts) bool { return n.MAC == mac.String() })
+		return func(all []host.NICFacts) []host.NICFacts {
+			nics := same(all)
+			hardware := slices.DeleteFunc(slices.Clone(nics), func(n host.NICFacts) bool { return n.Virtual })
+			if len(hardware) > 0 {
+				return hardware
+			}
+			return nics
+		}, criterion{"the hardware address " + mac.String(), v.Range}
+	case "pci":
+		pci := strings.ToLower(text)
+		if strings.Count(pci, ":") == 1 {
+			pci = "0000:" + pci
+		}
+		if !regexp.MustCompile(`^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`).MatchString(pci) {
+			x.wrong(v.Range, "Invalid pci", `%q is no PCI address, as "0000:00:03.0" is.`, text)
+			return nil, criterion{}
+		}
+		return keep(func(n host.NICFacts) bool { return n.PCI == pci }), criterion{"the PCI address " + pci, v.Range}
 	}
-	return func(n host.NICFacts) bool { return n.Name == text }, criterion{fmt.Sprintf("the name %q", text), v.Range}, nil
+	// A pattern may be longer than the names that it stands for, but what is
+	// between its stars may not.
+	for part := range strings.SplitSeq(text, "*") {
+		if part == "" && text != "" {
+			continue
+		}
+		if err := checkNICName(part); err != nil {
+			x.wrong(v.Range, "Invalid name of a device", "%q %v.", text, err)
+			return nil, criterion{}
+		}
+	}
+	if !strings.Contains(text, "*") {
+		return keep(func(n host.NICFacts) bool { return n.Name == text }), criterion{fmt.Sprintf("the name %q", text), v.Range}
+	}
+	pattern := regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(text), `\*`, ".*") + "$")
+	return keep(func(n host.NICFacts) bool { return pattern.MatchString(n.Name) }), criterion{fmt.Sprintf("a name like %q", text), v.Range}
 }
 
 // checkNICName applies the kernel's rule (dev_valid_name).
@@ -225,14 +506,30 @@ func nicText(n host.NICFacts) string {
 	return n.Name + " (" + n.Driver + ")"
 }
 
-// nicList is a sentence that names the devices that are there.
+// nicList is a sentence that names the devices that are there; a node has hundreds of
+// virtual ones, one for each pod.
 func nicList(f *host.Facts) string {
 	if len(f.NICs) == 0 {
 		return "This machine has no network device but loopback."
 	}
-	names := make([]string, len(f.NICs))
-	for i, n := range f.NICs {
-		names[i] = nicText(n)
+	var names []string
+	rest := 0
+	for _, hardware := range []bool{true, false} {
+		for _, n := range f.NICs {
+			switch {
+			case n.Virtual == hardware:
+			case len(names) < 12:
+				names = append(names, nicText(n))
+			default:
+				rest++
+			}
+		}
+	}
+	if rest > 0 {
+		return fmt.Sprintf("There are: %s, and %d more.", strings.Join(names, ", "), rest)
 	}
 	return "There are: " + strings.Join(names, ", ") + "."
 }
+
+// sortedKeys are a map's keys; messages and settings do not depend on Go's order.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,18 +1,19 @@
 package provision
 
 import (
+	"bytes"
 	"flag"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/zclconf/go-cty/cty"
-	"github.com/zclconf/go-cty/cty/function/stdlib"
+
+	"github.com/nodeprov/nodeprov/provision/profile"
 )
 
-var update = flag.Bool("update", false, "write the reference of settings anew")
+var update = flag.Bool("update", false, "write the reference of settings, and the golden files, anew")
 
 // The reference in docs/profile.md says what the schemas say.
 func TestReference(t *testing.T) {
@@ -26,49 +27,112 @@ func TestReference(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatalf("%s has lost its markers", path)
 	}
-	want := reference(Kinds())
+	var want bytes.Buffer
+	if err := WriteReference(&want, Kinds()); err != nil {
+		t.Fatal(err)
+	}
 	if *update {
-		if err := os.WriteFile(path, []byte(head+begin+want+end+tail), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(head+begin+want.String()+end+tail), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	if diff := cmp.Diff(have, want); diff != "" {
+	if diff := cmp.Diff(have, want.String()); diff != "" {
 		t.Errorf("go test ./provision -run TestReference -update\n%s", diff)
 	}
 }
 
-func reference(kinds []Kind) string {
-	var b strings.Builder
-	for _, k := range kinds {
-		s := k.Schema
-		if s == nil {
-			continue
+func TestReferenceOfNestedBlocks(t *testing.T) {
+	open := func(string) (Setting, error) { return nil, nil }
+	kinds := []Kind{
+		{Name: "made", Schema: &profile.Schema{Type: "made", Singleton: true, Doc: "Made of others."}},
+		{Name: "top", Scope: NetNS, Lifetime: Persistent, Effect: "after a reboot", Early: true, Open: open, Schema: &profile.Schema{
+			Type: "top", Label: "name", ForEach: true, Doc: "The top.",
+			Attrs: []profile.Attr{
+				{Name: "a", Type: cty.List(cty.String), Default: cty.ListVal([]cty.Value{cty.StringVal("x|y")}), BestEffort: true, Doc: "One | two."},
+				{Name: "b", Type: cty.DynamicPseudoType, Required: true, Doc: "B."},
+			},
+			Blocks: []profile.Schema{
+				{Type: "inner", Doc: "Inside.", Attrs: []profile.Attr{{Name: "c", Type: cty.Bool, Doc: "C."}}},
+				{Type: "once", Singleton: true, Doc: "Inside."},
+			},
+		}},
+		{Name: "keys", Scope: Machine, Lifetime: Runtime, Effect: "now", Open: open, Schema: &profile.Schema{Type: "keys", Map: true, Doc: "Keys."}},
+	}
+	var b bytes.Buffer
+	if err := WriteReference(&b, kinds); err != nil {
+		t.Fatal(err)
+	}
+	got, _, _ := strings.Cut(b.String(), "\n### Functions\n")
+	sameText(t, `
+### `+"`made { … }`"+`
+
+Made of others. Once at most.
+
+### `+"`top \"NAME\" { … }`"+`
+
+The top. With `+"`for_each` it makes several of itself: see `each.key` and `each.value`"+`.
+
+| attribute | type | default | |
+|---|---|---|---|
+| `+"`a` | list of string | `[\"x\\|y\"]` | One \\| two. May be `best_effort(…)`"+`. |
+| `+"`b`"+` | any type | required | B. |
+
+#### `+"`inner { … }` in `top \"NAME\"`"+`
+
+Inside. May be repeated, also as `+"`dynamic \"inner\"`"+`.
+
+| attribute | type | default | |
+|---|---|---|---|
+| `+"`c`"+` | bool | - | C. |
+
+#### `+"`once { … }` in `top \"NAME\"`"+`
+
+Inside. Once at most.
+
+### `+"`keys = { … }`"+`
+
+Keys.
+
+### Kinds of settings
+
+The keys of plan, status and journal begin with the kind. Kinds are applied in this order, and rolled back in the other one.
+
+| kind | holds for | lasts | takes effect | set by the early unit |
+|---|---|---|---|---|
+| `+"`top`"+` | the network namespace | as a file | after a reboot | yes |
+| `+"`keys`"+` | the machine | until a reboot, and is set again | now | - |
+`, got)
+}
+
+// Whoever reads the reference finds a sentence for everything.
+func TestReferenceIsComplete(t *testing.T) {
+	var check func(in string, s *profile.Schema)
+	check = func(in string, s *profile.Schema) {
+		in += s.Type
+		if !strings.HasSuffix(s.Doc, ".") {
+			t.Errorf("%s: no sentence: %q", in, s.Doc)
 		}
-		switch {
-		case s.Map:
-			fmt.Fprintf(&b, "\n### `%s = { … }`\n\n%s\n", s.Type, s.Doc)
-			continue
-		case s.Label != "":
-			fmt.Fprintf(&b, "\n### `%s \"%s\" { … }`\n\n%s\n", s.Type, strings.ToUpper(s.Label), s.Doc)
-		default:
-			fmt.Fprintf(&b, "\n### `%s { … }`\n\n%s\n", s.Type, s.Doc)
-		}
-		fmt.Fprint(&b, "\n| attribute | type | default | |\n|---|---|---|---|\n")
 		for _, a := range s.Attrs {
-			def := "-"
-			if a.Required {
-				def = "required"
+			if !strings.HasSuffix(a.Doc, ".") {
+				t.Errorf("%s.%s: no sentence: %q", in, a.Name, a.Doc)
 			}
-			if a.Default != cty.NilVal {
-				v, err := stdlib.JSONEncode(a.Default)
-				if err != nil {
-					panic(err)
-				}
-				def = "`" + v.AsString() + "`"
-			}
-			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", a.Name, a.Type.FriendlyNameForConstraint(), def, a.Doc)
+		}
+		for i := range s.Blocks {
+			check(in+".", &s.Blocks[i])
 		}
 	}
-	return b.String() + "\n"
+	for _, k := range Kinds() {
+		if k.Schema != nil {
+			check("", k.Schema)
+		}
+		if k.Open != nil && (k.Scope == "" || k.Lifetime == "" || k.Effect == "") {
+			t.Errorf("%s: scope %q, lifetime %q, effect %q", k.Name, k.Scope, k.Lifetime, k.Effect)
+		}
+	}
+	for _, f := range profile.Functions() {
+		if !strings.HasSuffix(f.Description, ".") || !strings.HasPrefix(f.Signature, f.Name+"(") {
+			t.Errorf("%+v", f)
+		}
+	}
 }

@@ -1,17 +1,14 @@
 package provision
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
-
-	"github.com/zclconf/go-cty/cty"
-	ctyjson "github.com/zclconf/go-cty/cty/json"
-
-	"github.com/nodeprov/nodeprov/provision/profile"
 )
 
 // Result is how an apply or a rollback ended.
@@ -45,7 +42,9 @@ type Outcome struct {
 	Want   Value  `json:"want"`
 	Live   Value  `json:"live"`
 	Note   string `json:"note,omitempty"`
-	Error  string `json:"error,omitempty"`
+	// Inexact says why what was put back has another value than before.
+	Inexact string `json:"inexact,omitempty"`
+	Error   string `json:"error,omitempty"`
 	// Class is set with Error.
 	Class Class `json:"class,omitempty"`
 }
@@ -70,29 +69,88 @@ type Report struct {
 	// Degraded says why the last good profile was applied in place of the
 	// newest.
 	Degraded string `json:"degraded,omitempty"`
+	// Why says what a rollback was for, where nobody asked for it.
+	Why string `json:"why,omitempty"`
 	// Error is why it stopped, where that is not one setting's failure.
 	Error string `json:"error,omitempty"`
-	// Every setting is in exactly one of these.
+	// Every setting is in exactly one of these. Tolerated are those that the host
+	// cannot have, and the profile says that this is fine: their Error says why.
+	// Inexact were put back, and have another value than before all the same.
+	// Deferred are left to a later run, or to the boot of an image.
 	Applied   []Outcome `json:"applied"`
 	Unchanged []Outcome `json:"unchanged"`
+	Tolerated []Outcome `json:"tolerated"`
+	Inexact   []Outcome `json:"inexact"`
 	Failed    []Outcome `json:"failed"`
 	Deferred  []Outcome `json:"deferred"`
 	NotTried  []string  `json:"not_tried"`
+	// Pending are settings that hold only after a reboot; they are in another
+	// list too.
+	Pending []Pending `json:"pending"`
+	// Reboot says what is done about them; nil where nothing is pending.
+	Reboot *Reboot `json:"reboot,omitempty"`
+	// Try is set where the apply is one that has to be confirmed.
+	Try *Try `json:"try,omitempty"`
+}
+
+// lists are those that hold each setting once.
+func (r *Report) lists() []*[]Outcome {
+	return []*[]Outcome{&r.Applied, &r.Unchanged, &r.Tolerated, &r.Inexact, &r.Failed, &r.Deferred}
+}
+
+// merge puts the outcomes of a run for one device into the report of the whole
+// apply, in place of those that the device had.
+func (r *Report) merge(part *Report) {
+	old := make(map[string]bool)
+	for _, l := range part.lists() {
+		for _, o := range *l {
+			old[o.Key] = true
+		}
+	}
+	for _, k := range part.NotTried {
+		old[k] = true
+	}
+	parts := part.lists()
+	for i, l := range r.lists() {
+		*l = slices.DeleteFunc(*l, func(o Outcome) bool { return old[o.Key] })
+		*l = append(*l, *parts[i]...)
+	}
+	r.NotTried = slices.DeleteFunc(r.NotTried, func(k string) bool { return old[k] })
+	r.NotTried = append(r.NotTried, part.NotTried...)
+	if r.Result == Complete || r.Result == Partial {
+		r.Result = Complete
+		if len(r.Failed)+len(r.NotTried) > 0 {
+			r.Result = Partial
+		}
+	}
+	r.Finished = part.Finished
 }
 
 func (e *Engine) newReport(op string, boot string) *Report {
 	return &Report{
 		Format: 1, Operation: op, Result: Running, Boot: boot, Started: e.now(),
 		Applied: []Outcome{}, Unchanged: []Outcome{}, Failed: []Outcome{}, Deferred: []Outcome{}, NotTried: []string{},
+		Tolerated: []Outcome{}, Inexact: []Outcome{}, Pending: []Pending{},
 	}
 }
 
-func (e *Engine) saveReport(r *Report) error {
+// saveReport replaces the report, before it returns or, where nothing depends on it
+// (lazily), whenever the system writes it out: an fsync is most of the time of an
+// apply that has nothing to do.
+func (e *Engine) saveReport(r *Report, lazily bool) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
-	if err := writeState(e.file("report.json"), append(b, '\n')); err != nil {
+	b = append(b, '\n')
+	if lazily {
+		// The name is one that the sweep removes.
+		tmp := e.file(".report.json0")
+		err = errors.Join(os.WriteFile(tmp, b, 0o600), os.Rename(tmp, e.file("report.json")))
+	} else {
+		err = writeState(e.file("report.json"), b)
+	}
+	if err != nil {
 		return fmt.Errorf("report: %w (make room or make %s writable)", err, e.State)
 	}
 	return nil
@@ -108,91 +166,14 @@ func (e *Engine) LastReport() (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("report: %w (run as root, or give another --state-dir)", err)
 	}
+	if len(bytes.TrimSpace(b)) == 0 {
+		return nil, nil // a crash met one that was saved lazily
+	}
 	var r Report
 	if err := json.Unmarshal(b, &r); err != nil {
 		return nil, fmt.Errorf("report %s: %w (the next apply or rollback writes a new one)", e.file("report.json"), err)
 	}
 	return &r, nil
-}
-
-// assignmentJSON is a profile.Assignment in STATE/last-good.vars.json.
-type assignmentJSON struct {
-	Name  string                   `json:"name"`
-	Text  string                   `json:"text,omitempty"`
-	Value *ctyjson.SimpleJSONValue `json:"value,omitempty"`
-	Type  json.RawMessage          `json:"type,omitempty"`
-	From  string                   `json:"from"`
-}
-
-// saveLastGood keeps a profile that was applied completely, with the variables
-// that it was applied with. The variables go first: they are lenient, so the
-// older profile still takes them after a crash in between.
-func (e *Engine) saveLastGood(src profile.Source, vars []profile.Assignment) error {
-	as := []assignmentJSON{}
-	for _, v := range vars {
-		a := assignmentJSON{Name: v.Name, Text: v.Text, From: v.From}
-		if v.Value != cty.NilVal {
-			t, err := ctyjson.MarshalType(v.Value.Type())
-			if err != nil {
-				return fmt.Errorf("last good profile: variable %s: %w", v.Name, err)
-			}
-			a.Value, a.Type = &ctyjson.SimpleJSONValue{Value: v.Value}, t
-		}
-		as = append(as, a)
-	}
-	b, err := json.MarshalIndent(as, "", "  ")
-	if err != nil {
-		return fmt.Errorf("last good profile: variables: %w", err)
-	}
-	for _, f := range []struct {
-		name string
-		text []byte
-	}{{"last-good.vars.json", append(b, '\n')}, {"last-good.hcl", src.Text}} {
-		if old, err := os.ReadFile(e.file(f.name)); err == nil && string(old) == string(f.text) {
-			continue
-		}
-		if err := writeState(e.file(f.name), f.text); err != nil {
-			return fmt.Errorf("last good profile: %w (make room or make %s writable)", err, e.State)
-		}
-	}
-	return nil
-}
-
-// LastGood returns the profile that was last applied completely, and its
-// variables. The error is fs.ErrNotExist where there is none.
-func (e *Engine) LastGood() (profile.Source, []profile.Assignment, error) {
-	src := profile.Source{Name: e.file("last-good.hcl")}
-	text, err := os.ReadFile(src.Name)
-	if err != nil {
-		return src, nil, fmt.Errorf("last good profile: %w", err)
-	}
-	src.Text = text
-	b, err := os.ReadFile(e.file("last-good.vars.json"))
-	if err != nil {
-		return src, nil, fmt.Errorf("last good profile: variables: %w", err)
-	}
-	var raw []struct {
-		Name, Text, From string
-		Value, Type      json.RawMessage
-	}
-	if err := json.Unmarshal(b, &raw); err != nil {
-		return src, nil, fmt.Errorf("last good profile: variables: %w", err)
-	}
-	var vars []profile.Assignment
-	for _, a := range raw {
-		v := profile.Assignment{Name: a.Name, Text: a.Text, From: a.From, Lenient: true}
-		if a.Type != nil {
-			t, err := ctyjson.UnmarshalType(a.Type)
-			if err == nil {
-				v.Value, err = ctyjson.Unmarshal(a.Value, t)
-			}
-			if err != nil {
-				return src, nil, fmt.Errorf("last good profile: variable %s: %w", a.Name, err)
-			}
-		}
-		vars = append(vars, v)
-	}
-	return src, vars, nil
 }
 
 // Refused records that no apply took place: NoProfile, or Invalid with why.
@@ -211,5 +192,5 @@ func (e *Engine) Refused(res Result, ph Phase, source, why string) error {
 	if err := os.MkdirAll(e.State, 0o700); err != nil {
 		return fmt.Errorf("state directory: %w (run as root, or give another --state-dir)", err)
 	}
-	return e.saveReport(r)
+	return e.saveReport(r, false)
 }

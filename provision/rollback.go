@@ -20,7 +20,8 @@ type RollbackOptions struct {
 // overwritten. It may be killed and repeated. A key that fails does not keep
 // the others from being restored; only when none has failed are the generations
 // gone, and the error is nil. What was journaled in an older boot for a value
-// that reboots reset is not restored.
+// that reboots reset is not restored. What ends with another value, because going
+// back is not exact there (Inexacter), is in the report's Inexact, and no failure.
 func (e *Engine) Rollback(ctx context.Context, o RollbackOptions) (*Report, error) {
 	release, err := e.lock(ctx)
 	if err != nil {
@@ -41,17 +42,36 @@ func (e *Engine) Rollback(ctx context.Context, o RollbackOptions) (*Report, erro
 	case len(gens) > 1:
 		to = gens[len(gens)-2].Gen
 	}
+	r, err := e.rollback(ctx, j, to, "", o.Progress)
+	if err != nil {
+		return r, err
+	}
+	// What was only tried needs no reverting any more.
+	if t, terr := e.Trying(); terr == nil && t != nil && t.Reverted == "" && to <= t.Before {
+		if err := e.forgetTry(); err != nil {
+			return r, err
+		}
+		if e.Timer != nil && t.Boot == j.boot {
+			_ = e.Timer.Stop(ctx) // it would find nothing to do
+		}
+	}
+	return r, nil
+}
+
+// rollback goes back to a generation; why is the Report's. The lock is held.
+func (e *Engine) rollback(ctx context.Context, j *journal, to int, why string, progress func(Outcome)) (*Report, error) {
+	cur := j.current().Gen
 	if err := j.compact(); err != nil {
 		return nil, err
 	}
 	r := e.newReport("rollback", j.boot)
-	r.Generation = cur
+	r.Generation, r.Why = cur, why
 	undoes := j.undoes(to)
 	if to == cur && len(undoes) == 0 {
 		r.Result, r.Finished = Complete, e.now()
 		return r, nil
 	}
-	err = e.undo(ctx, j, r, undoes, to, o.Progress)
+	err := e.undo(ctx, j, r, undoes, to, progress)
 	if err == nil && len(r.Failed) == 0 {
 		err = j.append(record{Type: recRollback, Gen: to, Boot: j.boot})
 	}
@@ -61,9 +81,12 @@ func (e *Engine) Rollback(ctx context.Context, o RollbackOptions) (*Report, erro
 	if n := len(r.Failed); n > 0 {
 		err = errors.Join(err, fmt.Errorf("rollback: %d of %d settings not restored (repeat it when the cause is gone)", n, len(undoes)))
 	}
+	if to == 0 {
+		err = errors.Join(err, e.unstamp())
+	}
 	r.finish(ctx, err)
 	r.Finished = e.now()
-	return r, errors.Join(err, e.saveReport(r))
+	return r, errors.Join(err, e.saveReport(r, false))
 }
 
 func (e *Engine) undo(ctx context.Context, j *journal, r *Report, us []undo, to int, progress func(Outcome)) (err error) {
@@ -99,6 +122,8 @@ func (e *Engine) undo(ctx context.Context, j *journal, r *Report, us []undo, to 
 		switch {
 		case o.Error != "":
 			r.Failed = append(r.Failed, o)
+		case o.Inexact != "":
+			r.Inexact = append(r.Inexact, o)
 		case o.Action == None:
 			r.Unchanged = append(r.Unchanged, o)
 			continue
@@ -131,7 +156,7 @@ func (e *Engine) undoOne(ctx context.Context, u undo) Outcome {
 		o.Action = None
 		return o
 	}
-	if k := e.lookup(u.key); o.Live.Absent && !u.target.Absent && k.Lifetime == Runtime {
+	if k := e.lookup(u.key); o.Live.Absent && k.Lifetime == Runtime && !contains(u.wrote, o.Live) {
 		// The device or the module went, and its values with it.
 		o.Action, o.Note = None, "is no longer there, and its value with it"
 		return o
@@ -140,6 +165,10 @@ func (e *Engine) undoOne(ctx context.Context, u undo) Outcome {
 		o.Note = fmt.Sprintf("had %s, not the %s that was applied: something else had set it since", o.Before, u.applied)
 	}
 	o.Live, err = e.write(ctx, &Change{Key: u.key, Live: o.Before, Want: u.target, Action: Restore, setting: s})
+	if why := inexact(s, u.target, u.applied); err != nil && why != "" {
+		o.Inexact, o.Note = why, err.Error()
+		return o
+	}
 	if err != nil {
 		return fail(err)
 	}

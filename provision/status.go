@@ -17,7 +17,8 @@ const (
 	Applied State = "applied"
 	// Drifting: it was, but values have changed since.
 	Drifting State = "drifted"
-	// Degraded: the last good profile is in force, as the newest is invalid.
+	// Degraded: the last good profile is in force, as the newest is invalid or was
+	// tried and never confirmed; or reboots did not bring what they should.
 	Degraded State = "degraded"
 	// Incomplete: the last apply was partial, failed or cancelled; its report
 	// says what is true.
@@ -28,6 +29,10 @@ const (
 	Stale State = "not applied since boot"
 	// RolledBack: the last thing done was a rollback.
 	RolledBack State = "rolled back"
+	// Trying: the last apply is reverted unless it is confirmed.
+	Trying State = "tried, not confirmed"
+	// NeedsReboot: it was complete, and some of it holds after a reboot only.
+	NeedsReboot State = "reboot needed"
 	// Missing: there was no profile to apply.
 	Missing State = "no profile"
 	// Refused: the profile was invalid, and nothing was applied.
@@ -45,6 +50,12 @@ type Status struct {
 	History    []int `json:"history"`
 	// Drift are the applied values that are different now.
 	Drift []Drift `json:"drift"`
+	// Try is what waits to be confirmed, or was reverted; nil where nothing.
+	Try *Try `json:"try"`
+	// Watch is what nodeprov-watch tells; nil where it does not run.
+	Watch *WatchState `json:"watch"`
+	// Warnings say what of this could not be told.
+	Warnings []string `json:"warnings,omitempty"`
 	// Last is the last apply or rollback; nil when there was none.
 	Last *Report `json:"last"`
 }
@@ -85,6 +96,18 @@ func (e *Engine) Status(ctx context.Context) (*Status, error) {
 			}
 		}
 	}
+	// What stands beside the journal must not keep it from being shown.
+	warn := func(err error) {
+		if err != nil {
+			s.Warnings = append(s.Warnings, err.Error())
+		}
+	}
+	s.Try, err = e.Trying()
+	warn(err)
+	if e.Host != nil && e.Host.Live() {
+		s.Watch, err = ReadWatchState(e.Host)
+		warn(err)
+	}
 	s.State = e.state(s)
 	return s, nil
 }
@@ -95,7 +118,7 @@ func (e *Engine) drift(ctx context.Context, s *Status, os []Outcome) error {
 			return fmt.Errorf("status: %w", context.Cause(ctx))
 		}
 		k := e.lookup(o.Key)
-		if k != nil && k.Lifetime == Runtime && s.Last.Boot != s.Boot {
+		if k != nil && k.Lifetime == Runtime && (s.Last.Boot != s.Boot || e.offline()) {
 			continue
 		}
 		d := Drift{Key: o.Key, Applied: o.Live}
@@ -105,6 +128,9 @@ func (e *Engine) drift(ctx context.Context, s *Status, os []Outcome) error {
 		}
 		if err != nil {
 			d.Error = err.Error()
+		}
+		if err == nil && d.Live.Absent && deviceOf(set) != "" {
+			continue // the device went, and its values with it
 		}
 		if err != nil || !same(set, d.Live, o.Live) {
 			s.Drift = append(s.Drift, d)
@@ -128,14 +154,18 @@ func (e *Engine) state(s *Status) State {
 		return Missing
 	case last.Result == Invalid:
 		return Refused
+	case s.Try != nil && s.Try.Reverted == "" && s.Try.Boot == s.Boot:
+		return Trying
 	case last.Result != Complete && last.Degraded == "":
 		return Incomplete
 	case last.Operation == "rollback":
 		return RolledBack
-	case last.Degraded != "":
+	case last.Degraded != "", last.Reboot != nil && last.Reboot.State == RebootGaveUp:
 		return Degraded
 	case len(s.Drift) > 0:
 		return Drifting
+	case len(last.Pending) > 0:
+		return NeedsReboot
 	}
 	return Applied
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,8 +13,10 @@ import (
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/zclconf/go-cty/cty"
 
 	"github.com/nodeprov/nodeprov/provision/host"
+	"github.com/nodeprov/nodeprov/provision/profile"
 )
 
 func TestSysctlWanted(t *testing.T) {
@@ -49,7 +52,7 @@ sysctl = {
   "kernel.list"                  = host.nics
 }`, `
 sysctl/kernel.panic_on_oops = 1
-7,3: error: Invalid kernel key: Kernel keys look like net.core.somaxconn, and "kernel..bad" has an empty part (two separators in a row, or one at an end).
+7,3: error: Invalid kernel key: A kernel key looks like net.core.somaxconn, and "kernel..bad" has an empty part (two separators in a row, or one at an end).
 8,36: error: Invalid value of a kernel key: kernel.list: a string, a number, a bool or at_least(n) is needed, not a value of type list of object.`},
 		{"keys", `
 sysctl = {
@@ -58,18 +61,18 @@ sysctl = {
   "kernel.a/../../x"       = 1
   "kernel/../../x"         = 1
   "kernel panic"           = 1
-  "net.ipv4.conf.*.rp_filter" = 1
+  "net.ipv4.conf.[e.rp_filter" = 1
   "kernel.panic"           = 1
   "kernel/panic"           = 2
 }`, `
 sysctl/kernel.panic = 1
-3,3: error: Invalid kernel key: Kernel keys look like net.core.somaxconn, and the key is empty.
-4,3: error: Invalid kernel key: Kernel keys look like net.core.somaxconn, and "/proc/sys/kernel/panic" is a path (write the key: what follows /proc/sys/).
-5,3: error: Invalid kernel key: Kernel keys look like net.core.somaxconn, and "kernel.a/../../x" has an empty part (two separators in a row, or one at an end).
-6,3: error: Invalid kernel key: Kernel keys look like net.core.somaxconn, and "kernel/../../x" leads out of /proc/sys.
-7,3: error: Invalid kernel key: Kernel keys look like net.core.somaxconn, and "kernel panic" has a blank or a control character, which no key has.
-8,3: error: Wildcard in a kernel key: "net.ipv4.conf.*.rp_filter" would match several keys, which this version cannot do. Write each key; a for expression can make them: { for n in ["eth0", "eth1"] : "net.ipv4.conf.${n}.rp_filter" => 2 }.
-10,3: error: Kernel key given twice: "kernel/panic" is another spelling of "kernel.panic", which is set at p.hcl:12:3. Remove one of the two.`},
+3,3: error: Invalid kernel key: A kernel key looks like net.core.somaxconn, and the key is empty.
+4,3: error: Invalid kernel key: A kernel key looks like net.core.somaxconn, and "/proc/sys/kernel/panic" is a path (write the key: what follows /proc/sys/).
+5,3: error: Invalid kernel key: A kernel key looks like net.core.somaxconn, and "kernel.a/../../x" has an empty part (two separators in a row, or one at an end).
+6,3: error: Invalid kernel key: A kernel key looks like net.core.somaxconn, and "kernel/../../x" leads out of /proc/sys.
+7,3: error: Invalid kernel key: A kernel key looks like net.core.somaxconn, and "kernel panic" has a blank or a control character, which no key has.
+8,3: error: Invalid kernel key: A kernel key looks like net.core.somaxconn, and "[e" is no pattern: a bracket is not closed, or empty.
+10,3: error: Key given twice: "kernel/panic" is another spelling of "kernel.panic", which is set at p.hcl:12:3. Remove one of the two.`},
 		{"bad values", `
 sysctl = {
   "kernel.a" = null
@@ -107,6 +110,7 @@ sysctl = {
 }`, `
 13,16: error: Sensitive value: A kernel key cannot be set from a sensitive value: everybody can read /proc/sys, and plan and journal hold the value. Use a value that is not secret.
 14,16: error: Sensitive value: A kernel key cannot be set from a sensitive value: everybody can read /proc/sys, and plan and journal hold the value. Use a value that is not secret.`},
+		{"pattern without a machine", `sysctl = { "net.ipv4.conf.*.rp_filter" = 2 }`, ""},
 		{"all unknown", `sysctl = { for n in host.nics : "net.ipv4.conf.${n.name}.rp_filter" => 2 }`, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) { sameText(t, tc.want, wantedText(t, tc.text, nil)) })
@@ -138,18 +142,27 @@ func TestSysctlAtLeast(t *testing.T) {
 }
 
 func TestSysctlSame(t *testing.T) {
-	s := &sysctl{}
 	for _, tc := range []struct {
-		live, want string
-		same       bool
+		key, live, want string
+		same            bool
 	}{
-		{"4096\t131072\t6291456", "4096 131072  6291456 ", true}, {"1", "01", false}, {"", " ", true}, {"a b", "ab", false},
+		{"net.ipv4.ip_local_reserved_ports", "1-3,9", "9,1,2,3", true},
+		{"net.ipv4.ip_local_reserved_ports", "1-3,9", "1-3", false},
+		{"kernel.watchdog_cpumask", "0-3", "0,1,2-3", true},
+		{"net.core.rps_default_mask", "00000000,000000ff", "ff", true},
+		{"net.core.rps_default_mask", "000000ff", "fe", false},
+		{"kernel.panic", "0-3", "0,1,2,3", false},
+		{"x", "4096\t131072\t6291456", "4096 131072  6291456 ", true}, {"x", "1", "01", false}, {"x", "", " ", true}, {"x", "a b", "ab", false},
 	} {
+		s, err := openSysctl(tc.key)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if got := s.Same(Value{Text: tc.live}, Value{Text: tc.want}); got != tc.same {
-			t.Errorf("%q and %q: %v", tc.live, tc.want, got)
+			t.Errorf("%s: %q and %q: %v", tc.key, tc.live, tc.want, got)
 		}
 	}
-	if s.Same(Value{Absent: true}, Value{}) {
+	if (&sysctl{[]string{"x"}}).Same(Value{Absent: true}, Value{}) {
 		t.Error("absent is empty")
 	}
 }
@@ -157,17 +170,23 @@ func TestSysctlSame(t *testing.T) {
 func TestSysctlUnsupported(t *testing.T) {
 	h, _, _ := treeHost(t, map[string]string{
 		"proc/sys/net/core/somaxconn": "1\n", "proc/sys/net/ipv4/tcp_rmem": "1\n", "proc/sys/net/ipv4/tcp_wmem": "1\n", "proc/sys/vm/swappiness": "1\n",
-		"proc/sys/net/netfilter/nf_log_all_netns": "1\n",
+		"proc/sys/net/netfilter/nf_log_all_netns": "1\n", "proc/sys/net/ipv4/conf/eth0/rp_filter": "1\n", "proc/sys/kernel/osrelease": "6.1.0\n",
+		"sys/module/sctp/initstate": "live\n",
 	})
+	const elsewhere = "(is it misspelt, of another kernel version, or of a module or device that is not there yet?)"
 	for _, tc := range []struct{ key, want string }{
-		{"net.core.somaxcon", "sysctl net.core.somaxcon: the kernel has no such key (did you mean net.core.somaxconn?)"},
-		{"net.ipv4.tpc_rmem", "sysctl net.ipv4.tpc_rmem: the kernel has no such key (did you mean net.ipv4.tcp_rmem?)"},
-		{"nett.core.somaxconn", "sysctl nett.core.somaxconn: the kernel has no such key (did you mean net.core.somaxconn?)"},
-		{"net.cor.nothing", "sysctl net.cor.nothing: the kernel has no such key (is it misspelt, of another kernel version, or of a module or device that is not there yet?)"},
-		{"net.netfilter.nf_conntrack_max", "sysctl net.netfilter.nf_conntrack_max: the kernel has no such key, as module nf_conntrack is not loaded (echo nf_conntrack >/etc/modules-load.d/nf_conntrack.conf; modprobe nf_conntrack)"},
-		{"net.bridge.bridge-nf-call-iptables", "sysctl net.bridge.bridge-nf-call-iptables: the kernel has no such key, as module br_netfilter is not loaded (echo br_netfilter >/etc/modules-load.d/br_netfilter.conf; modprobe br_netfilter)"},
-		{"net.core.netdev_max_backlog", "sysctl net.core.netdev_max_backlog: the kernel has no such key (it is the whole machine's, and other network namespaces do not show it: run in the first one)"},
-		{"vm.compaction_proactiveness", "sysctl vm.compaction_proactiveness: the kernel has no such key (is it misspelt, of another kernel version, or of a module or device that is not there yet?)"},
+		{"net.core.somaxcon", "the kernel has no such key (did you mean net.core.somaxconn?)"},
+		{"net.ipv4.tpc_rmem", "the kernel has no such key (did you mean net.ipv4.tcp_rmem?)"},
+		{"nett.core.somaxconn", "the kernel has no such key (did you mean net.core.somaxconn?)"},
+		{"net.cor.nothing", "the kernel has no such key " + elsewhere},
+		{"net.netfilter.nf_conntrack_max", "the kernel has no such key, as module nf_conntrack is not loaded (add \"nf_conntrack\" to modules in the kernel block)"},
+		{"net.nf_conntrack_max", "the kernel has no such key, as module nf_conntrack is not loaded (add \"nf_conntrack\" to modules in the kernel block)"},
+		{"net.bridge.bridge-nf-call-iptables", "the kernel has no such key, as module br_netfilter is not loaded (add \"br_netfilter\" to modules in the kernel block)"},
+		{"net.sctp.sctp_mem", "the kernel has no such key " + elsewhere},
+		{"net.core.netdev_max_backlog", "the kernel has no such key (it is the whole machine's, and other network namespaces do not show it: run in the first one)"},
+		{"vm.compaction_proactiveness", "the kernel has no such key " + elsewhere},
+		{"net.ipv4.conf.eth1.rp_filter", "there is no device eth1 (it may come later; net.ipv4.conf.default is what new devices get)"},
+		{"net.ipv4.conf.eth0.rp_fliter", "the kernel has no such key (did you mean net.ipv4.conf.eth0.rp_filter?)"},
 	} {
 		s, err := openSysctl(tc.key)
 		if err != nil {
@@ -176,8 +195,272 @@ func TestSysctlUnsupported(t *testing.T) {
 		if v, err := s.Read(t.Context(), h); err != nil || !v.Absent {
 			t.Errorf("%s: %v, %v", tc.key, v, err)
 		}
-		if err := s.unsupported(h); fmt.Sprint(err) != tc.want {
+		if err := s.unsupported(h); fmt.Sprint(err) != "sysctl "+tc.key+": "+tc.want {
 			t.Errorf("got  %v\nwant %s", err, tc.want)
+		}
+	}
+}
+
+// wantedOn is wantedText of a machine that is there: values are those for the live ones.
+func wantedOn(tb testing.TB, text string, h *host.Host) string {
+	tb.Helper()
+	e := &Engine{Host: h, Kinds: Kinds()}
+	ws, diags := e.Desired(evaluate(tb, text, cty.UnknownVal(host.FactsType())), nil, PhaseAll)
+	var b strings.Builder
+	for _, w := range ws {
+		live, err := w.Read(tb.Context(), h)
+		if err != nil {
+			tb.Error(err)
+		}
+		if live.Absent && w.Unsupported != nil {
+			if err := w.Unsupported(h); err != nil {
+				fmt.Fprintf(&b, "%s (%s): %v\n", w.Key(), w.OnError, err)
+				continue
+			}
+		}
+		v, err := w.Want(live)
+		if err != nil {
+			tb.Error(err)
+		}
+		fmt.Fprintf(&b, "%s (%s) = %s\n", w.Key(), w.OnError, strings.TrimSpace(v.Text))
+		if w.Others != nil {
+			for _, o := range w.Others(h) {
+				fmt.Fprintf(&b, "  %s\n", o)
+			}
+		}
+	}
+	for _, d := range diags {
+		fmt.Fprintf(&b, "%d,%d: %s: %s\n", d.Subject.Start.Line-3, d.Subject.Start.Column, d.Summary, d.Detail)
+	}
+	return b.String()
+}
+
+func sysctlTree(devices ...string) map[string]string {
+	files := map[string]string{"proc/sys/kernel/osrelease": "6.1.0\n", "proc/sys/kernel/panic": "0\n", "proc/sys/kernel/pid_max": "32768\n",
+		"proc/sys/kernel/modules_disabled": "0\n", "proc/sys/net/core/somaxconn": "8192\n"}
+	for _, d := range append(devices, "all", "default") {
+		files["proc/sys/net/ipv4/conf/"+d+"/rp_filter"] = "2\n"
+		files["proc/sys/net/ipv4/conf/"+d+"/arp_announce"] = "0\n"
+	}
+	return files
+}
+
+func TestSysctlPattern(t *testing.T) {
+	for _, tc := range []struct{ name, text, want string }{
+		{"written out wins, null is left alone", `
+sysctl = {
+  "net.ipv4.conf.*.rp_filter"        = 0
+  "net.ipv4.conf.eth0.rp_filter"     = 1
+  "net/ipv4/conf/lo/rp_filter"       = null
+}`, `
+sysctl/net.ipv4.conf.all.rp_filter (warn) = 0
+  /proc/sys/net/ipv4/conf/eth0/rp_filter: 1 (the kernel takes the larger one of all's and the device's)
+  /proc/sys/net/ipv4/conf/lo/rp_filter: 2 (the kernel takes the larger one of all's and the device's)
+sysctl/net.ipv4.conf.default.rp_filter (warn) = 0
+sysctl/net.ipv4.conf.eth0/100.rp_filter (warn) = 0
+sysctl/net.ipv4.conf.eth0.rp_filter (warn) = 1
+file//etc/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
+# Written by nodeprov from the node profile, so that sysctl --system keeps what
+# it has applied. Changes here are lost: change the profile.
+-net.ipv4.conf.*.rp_filter = 0
+net.ipv4.conf.all.rp_filter = 0
+net.ipv4.conf.default.rp_filter = 0
+-net.ipv4.conf.eth0.rp_filter = 1
+-net.ipv4.conf.lo.rp_filter`},
+		{"tolerated, at least, all's is larger", `
+sysctl = {
+  "net.ipv4.conf.eth*.rp_filter" = best_effort(1)
+  "net.ipv4.conf.?o.arp_announce" = at_least(1)
+}`, `
+sysctl/net.ipv4.conf.eth0.rp_filter (tolerate) = 1
+  /proc/sys/net/ipv4/conf/all/rp_filter: 2 (the kernel takes the larger one of all's and the device's)
+sysctl/net.ipv4.conf.eth0/100.rp_filter (tolerate) = 1
+  /proc/sys/net/ipv4/conf/all/rp_filter: 2 (the kernel takes the larger one of all's and the device's)
+sysctl/net.ipv4.conf.lo.arp_announce (warn) = 1
+file//etc/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
+# Written by nodeprov from the node profile, so that sysctl --system keeps what
+# it has applied. Changes here are lost: change the profile.
+-net.ipv4.conf.eth*.rp_filter = 1`},
+		{"two patterns", `
+sysctl = {
+  "net.ipv4.conf.eth?.rp_filter" = 1
+  "net.ipv4.conf.*0.rp_filter"   = 2
+  "net.ipv4.conf.e*.arp_*"       = 1
+  "net.ipv4.conf.et*.arp_*"      = 1
+}`, `
+sysctl/net.ipv4.conf.eth0.rp_filter (warn) = 1
+  /proc/sys/net/ipv4/conf/all/rp_filter: 2 (the kernel takes the larger one of all's and the device's)
+sysctl/net.ipv4.conf.eth0/100.rp_filter (warn) = 2
+sysctl/net.ipv4.conf.eth0.arp_announce (warn) = 1
+sysctl/net.ipv4.conf.eth0/100.arp_announce (warn) = 1
+file//etc/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
+# Written by nodeprov from the node profile, so that sysctl --system keeps what
+# it has applied. Changes here are lost: change the profile.
+-net.ipv4.conf.eth?.rp_filter = 1
+-net.ipv4.conf.*0.rp_filter = 2
+-net.ipv4.conf.e*.arp_* = 1
+-net.ipv4.conf.et*.arp_* = 1
+4,3: Two patterns for one key: net.ipv4.conf.eth0.rp_filter is matched by net.ipv4.conf.*0.rp_filter here and by net.ipv4.conf.eth?.rp_filter at p.hcl:6:3, with different values. Write it out, or make the patterns narrower.`},
+		{"misspelt", `sysctl = { "net.ipv4.conf.*.rp_fliter" = 1 }`, `
+sysctl/net.ipv4.conf.all.rp_fliter (warn): sysctl net.ipv4.conf.all.rp_fliter: the kernel has no such key (did you mean net.ipv4.conf.all.rp_filter?)
+file//etc/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
+# Written by nodeprov from the node profile, so that sysctl --system keeps what
+# it has applied. Changes here are lost: change the profile.
+-net.ipv4.conf.*.rp_fliter = 1
+net.ipv4.conf.all.rp_fliter = 1`},
+		{"directories are no keys", `sysctl = { "net.ipv4.*" = 1, "kernel.pani?" = 5 }`, `
+sysctl/kernel.panic (warn) = 5
+file//etc/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
+# Written by nodeprov from the node profile, so that sysctl --system keeps what
+# it has applied. Changes here are lost: change the profile.
+-net.ipv4.* = 1
+-kernel.pani? = 5
+kernel.panic = 5`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h, _, _ := treeHost(t, sysctlTree("lo", "eth0", "eth0.100"))
+			sameText(t, tc.want, wantedOn(t, tc.text, h))
+		})
+	}
+}
+
+// Who else sets a key, and who wins.
+func TestSysctlOthers(t *testing.T) {
+	files := sysctlTree("eth0")
+	for name, text := range map[string]string{
+		"etc/sysctl.d/10-x.conf":           "# x\n\nnet.core.somaxconn = 128\nkernel.panic=10\n",
+		"usr/lib/sysctl.d/50-default.conf": "-net.ipv4.conf.*.rp_filter = 2\nnet.ipv4.conf.eth0.arp_announce = 1\n",
+		"etc/sysctl.d/zzz.conf":            "net/core/somaxconn = 256\n",
+		"etc/sysctl.d/zz-nodeprov.conf":    "net.core.somaxconn = 1\n",
+		"etc/sysctl.conf":                  "kernel.panic = 30\n",
+	} {
+		files[name] = text
+	}
+	h, _, _ := treeHost(t, files)
+	sameText(t, `
+sysctl/net.core.somaxconn (warn) = 8192
+  /etc/sysctl.d/10-x.conf:3: net.core.somaxconn = 128 (loses against /etc/sysctl.d/zz-nodeprov.conf)
+  /etc/sysctl.d/zzz.conf:1: net.core.somaxconn = 256 (wins at sysctl --system, as its name comes later than zz-nodeprov.conf: remove the line)
+sysctl/kernel.panic (warn) = 10
+  /etc/sysctl.conf:1: kernel.panic = 30 (wins at sysctl --system, which reads this file last: remove the line)
+sysctl/net.ipv4.conf.all.rp_filter (warn) = 1
+  /usr/lib/sysctl.d/50-default.conf:1: net.ipv4.conf.*.rp_filter = 2 (loses against /etc/sysctl.d/zz-nodeprov.conf)
+  /proc/sys/net/ipv4/conf/eth0/rp_filter: 2 (the kernel takes the larger one of all's and the device's)
+sysctl/net.ipv4.conf.eth0.arp_announce (warn) = 2
+  /usr/lib/sysctl.d/50-default.conf:2: net.ipv4.conf.eth0.arp_announce = 1 (wins at boot and when the device appears, until nodeprov applies: write the key out in the profile, or remove the line)
+file//etc/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
+# Written by nodeprov from the node profile, so that sysctl --system keeps what
+# it has applied. Changes here are lost: change the profile.
+net.core.somaxconn = 4096
+kernel.panic = 10
+net.ipv4.conf.all.rp_filter = 1
+-net.ipv4.conf.et*.arp_announce = 2
+`, wantedOn(t, `
+sysctl = {
+  "net.core.somaxconn"               = at_least(4096)
+  "kernel.panic"                     = 10
+  "net.ipv4.conf.all.rp_filter"      = 1
+  "net.ipv4.conf.et*.arp_announce"   = 2
+}`, h))
+}
+
+// The file has the keys that there are. It does not follow from live values, and has
+// nothing that the kernel cannot lose.
+func TestSysctlFile(t *testing.T) {
+	var entries []kernelEntry
+	add := func(key string, w *wish, best bool) {
+		entries = append(entries, kernelEntry{parts: strings.Split(key, "."), wish: w, Entry: profile.Entry{Value: profile.Value{BestEffort: best}}})
+	}
+	add("kernel.panic", &wish{text: "10"}, false)
+	add("net.core.somaxconn", &wish{least: big.NewInt(4096)}, false)
+	add("kernel.pid_max", &wish{least: big.NewInt(4194304)}, false)
+	add("vm.max_map_count", &wish{least: big.NewInt(262144)}, false)
+	add("net.core.default_qdisc", &wish{text: "fq"}, true)
+	add("kernel.modules_disabled", &wish{text: "1"}, false)
+	add("net.ipv4.tcp_rmem", &wish{text: "1\t2  3"}, false)
+	add("net.netfilter.nf_conntrack_max", &wish{text: "5"}, false)
+	add("net.ipv4.conf.eth9.rp_filter", &wish{text: "1"}, false)
+	add("kernel.unknown", nil, false)
+	file := func(h *host.Host, asked bool) string {
+		var keys []kernelKey
+		for i := range entries {
+			if entries[i].wish != nil {
+				keys = append(keys, kernelKey{entries[i].parts, &entries[i]})
+			}
+		}
+		f := newSysctlFile(entries, keys)
+		f.read, f.entries = true, []host.SysctlEntry{
+			{File: "/etc/sysctl.d/1.conf", Parts: []string{"net", "core", "somaxconn"}, Value: "128"},
+			{File: "/etc/sysctl.d/1.conf", Parts: []string{"kernel", "pid_max"}, Value: "5000000"},
+			{File: "/etc/sysctl.d/2.conf", Parts: []string{"kernel", "*"}, Glob: true, Value: "1"},
+		}
+		for _, k := range keys {
+			live := Value{Text: "65536"}
+			if k.parts[1] == "netfilter" || !asked {
+				live = Value{Absent: true}
+			}
+			if _, err := f.recorded(&sysctl{k.parts}, k.entry.wish)(live); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, text, _ := strings.Cut(f.value(h).Text, "change the profile.\n")
+		return text
+	}
+	live, err := host.New(host.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, _, _ := treeHost(t, nil)
+	sameText(t, `
+kernel.panic = 10
+net.core.somaxconn = 4096
+-net.core.default_qdisc = fq
+net.ipv4.tcp_rmem = 1 2 3
+-net.ipv4.conf.eth9.rp_filter = 1`, file(live, true))
+	sameText(t, `
+kernel.panic = 10
+net.core.somaxconn = 4096
+-net.core.default_qdisc = fq
+net.ipv4.tcp_rmem = 1 2 3
+net.netfilter.nf_conntrack_max = 5
+-net.ipv4.conf.eth9.rp_filter = 1`, file(image, false))
+	entries = entries[:1]
+	if f := newSysctlFile(entries, nil); !f.value(live).Absent {
+		t.Error("a file with nothing in it")
+	}
+}
+
+func TestSysctlInexact(t *testing.T) {
+	for _, tc := range []struct {
+		key, want string
+		inexact   bool
+	}{
+		{"kernel.yama.ptrace_scope", "3", true}, {"kernel.yama.ptrace_scope", "2", false},
+		{"kernel.unprivileged_bpf_disabled", "1", true}, {"kernel.unprivileged_bpf_disabled", "2", false},
+		{"kernel.kexec_load_disabled", "1", true}, {"kernel.modules_disabled", "1", true}, {"vm.nr_hugepages", "10", true}, {"kernel.panic", "1", false},
+	} {
+		s, err := openSysctl(tc.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Inexact(Value{Text: "0"}, Value{Text: tc.want}); (got != "") != tc.inexact {
+			t.Errorf("%s = %s: %q", tc.key, tc.want, got)
+		}
+	}
+}
+
+func TestSysctlDevice(t *testing.T) {
+	for key, want := range map[string]string{
+		"net.ipv4.conf.eth0.rp_filter": "eth0", "net.ipv6.conf.eth0/100.accept_ra": "eth0.100", "net.ipv4.neigh.eth0.gc_stale_time": "eth0",
+		"net.ipv4.conf.all.rp_filter": "", "net.ipv4.conf.default.rp_filter": "", "net.ipv6.neigh.default.gc_thresh1": "",
+		"net.mpls.conf.eth0.input": "eth0", "net.ipv4.tcp_rmem": "", "net.ipv4.conf.eth0": "", "vm.ipv4.conf.eth0.x": "",
+	} {
+		s, err := openSysctl(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Device(); got != want {
+			t.Errorf("%s: %q", key, got)
 		}
 	}
 }
@@ -265,12 +548,15 @@ sysctl = {
   "net/ipv4/ip_forward"         = true
   "net.ipv4.ip_local_port_range" = "20000 21000"
   "net.ipv4.ping_group_range"   = "0 2147483647"
+  "net.ipv4.conf.*.arp_announce" = 2
+  "net.ipv4.conf.lo.arp_announce" = 1
 }`
 	p := evaluate(t, text, (host.Facts{}).Value())
 	ownNetNS(t, func() error {
 		live := func() (string, error) {
 			var b strings.Builder
-			for _, k := range []string{"net.core.somaxconn", "net.ipv4.tcp_rmem", "net.ipv4.ip_forward", "net.ipv4.ip_local_port_range", "net.ipv4.ping_group_range"} {
+			for _, k := range []string{"net.core.somaxconn", "net.ipv4.tcp_rmem", "net.ipv4.ip_forward", "net.ipv4.ip_local_port_range", "net.ipv4.ping_group_range",
+				"net.ipv4.conf.all.arp_announce", "net.ipv4.conf.default.arp_announce", "net.ipv4.conf.lo.arp_announce"} {
 				v, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(k, ".", "/"))
 				if err != nil {
 					return "", err
@@ -298,6 +584,9 @@ net.ipv4.tcp_rmem "4096\t65536\t1048576\n"
 net.ipv4.ip_forward "1\n"
 net.ipv4.ip_local_port_range "20000\t21000\n"
 net.ipv4.ping_group_range "0\t2147483647\n"
+net.ipv4.conf.all.arp_announce "2\n"
+net.ipv4.conf.default.arp_announce "2\n"
+net.ipv4.conf.lo.arp_announce "1\n"
 `
 		if d := gocmp.Diff(want, after); d != "" {
 			return errors.New(d)
@@ -310,6 +599,23 @@ net.ipv4.ping_group_range "0\t2147483647\n"
 			if c.Action != None || c.Scope != NetNS {
 				return fmt.Errorf("second plan: %s is to %s, scope %s", c.Key, c.Action, c.Scope)
 			}
+		}
+		if n := len(plan.Changes); n != 8 {
+			// No file: sysctl.d is for the first namespace.
+			return fmt.Errorf("%d settings", n)
+		}
+		s, err := openSysctl("net.ipv4.tcp_congestion_control")
+		if err != nil {
+			return err
+		}
+		known, err := h.ReadSysctl("net.ipv4.tcp_available_congestion_control")
+		if err != nil {
+			return err
+		}
+		want = `sysctl net.ipv4.tcp_congestion_control: the kernel knows no "nosuch" (it knows ` + strings.Join(strings.Fields(known), ", ") +
+			`; add "tcp_nosuch" to modules in the kernel block, if this machine has that module)`
+		if err := s.Write(t.Context(), h, Value{Text: "nosuch"}); fmt.Sprint(err) != want {
+			return fmt.Errorf("got %w, want %s", err, want)
 		}
 		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_rmem", []byte("4096 4097 4098"), 0); err != nil {
 			return err

@@ -11,25 +11,35 @@ func TestFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{
-		"/etc/systemd/system/lbd.service":            "multi-user.target",
-		"/etc/systemd/system/nodeprov-apply.service": "multi-user.target",
-		"/etc/systemd/system/nodeprov-early.service": "sysinit.target",
+	// What each is wanted by; udev and the timer start the others.
+	want := map[string][]string{
+		"/etc/systemd/system/lbd.service":             {"multi-user.target"},
+		"/etc/systemd/system/nodeprov-apply.service":  {"multi-user.target"},
+		"/etc/systemd/system/nodeprov-early.service":  {"sysinit.target"},
+		"/etc/systemd/system/nodeprov-nic@.service":   nil,
+		"/etc/systemd/system/nodeprov-verify.service": nil,
+		"/etc/systemd/system/nodeprov-verify.timer":   {"timers.target"},
+		"/etc/systemd/system/nodeprov-watch.service":  {"multi-user.target"},
+		"/etc/udev/rules.d/82-nodeprov.rules":         nil,
 	}
 	if len(files) != len(want) {
 		t.Errorf("%d files, want %d", len(files), len(want))
 	}
-	for _, f := range files {
+	for i, f := range files {
 		text := string(f.Text)
-		if !strings.Contains(text, "\nExecStart=/opt/node/bin/") || strings.Contains(text, "{{") || strings.Contains(text, "<no value>") {
+		if strings.HasSuffix(f.Path, ".service") != strings.Contains(text, "\nExecStart=/opt/node/bin/") || strings.Contains(text, "{{") || strings.Contains(text, "<no value>") {
 			t.Errorf("%s:\n%s", f.Path, text)
 		}
 		by, err := WantedBy(f)
-		if err != nil || !slices.Equal(by, []string{want[f.Path]}) {
+		if _, known := want[f.Path]; err != nil || !known || !slices.Equal(by, want[f.Path]) {
 			t.Errorf("%s is wanted by %q, %v", f.Path, by, err)
 		}
 		if f.Mode != 0o644 {
 			t.Errorf("%s: mode %o", f.Path, f.Mode)
+		}
+		// A reader of a diff expects an order.
+		if i > 0 && files[i-1].Path >= f.Path {
+			t.Errorf("%s is not sorted", f.Path)
 		}
 		// Each of these made a cycle, or hung a boot, in the field.
 		for _, bad := range []string{"cloud-init.target", "cloud-final", "network-online.target", "Requires="} {

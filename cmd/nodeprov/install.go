@@ -27,10 +27,12 @@ func (a *app) installCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "install",
 		Short: "Put the binaries and units in place, and enable them",
-		Long: `Copies nodeprov and lbd, writes their systemd units and enables nodeprov's, so that
-the profile is applied at every boot. lbd.service is enabled by a profile that has
-an lbd block. With --root, everything goes below that directory and the running
-system is not touched. A second run changes nothing.`,
+		Long: `Copies nodeprov and lbd, writes their systemd units and the udev rule, and enables
+nodeprov's units, so that the profile is applied at every boot and when a network
+device appears. lbd.service is enabled by a profile that has an lbd block.
+nodeprov-watch.service is started, or restarted if there is a new version of it. With
+--root, everything goes below that directory and the running system is not touched.
+A second run changes nothing; "nodeprov uninstall" undoes it.`,
 		Example: `  nodeprov install
   nodeprov install --dry-run
   nodeprov install --root /mnt/image --prefix /usr`,
@@ -80,7 +82,7 @@ func (a *app) install(ctx context.Context, prefix, lbd string, dryRun bool) erro
 	}
 	files = append(files, us...)
 
-	in := &installer{app: a, host: h, dryRun: dryRun}
+	in := &installer{app: a, verb: "install", host: h, dryRun: dryRun}
 	if err := in.mkdir("/etc/nodeprov"); err != nil {
 		return err
 	}
@@ -110,6 +112,7 @@ func (a *app) install(ctx context.Context, prefix, lbd string, dryRun bool) erro
 // installer puts files in place, each at once or not at all.
 type installer struct {
 	*app
+	verb    string // "install" or "uninstall", for errors
 	host    *host.Host
 	dryRun  bool
 	changes int
@@ -271,7 +274,7 @@ func (in *installer) fail(p string, err error) error {
 	case strings.HasSuffix(err.Error(), "not a directory"): // ENOTDIR, or os.OpenRoot's own
 		remedy = " (a file is where a directory must be: move it away)"
 	}
-	return fmt.Errorf("install %s: %w%s", p, err, remedy)
+	return fmt.Errorf("%s %s: %w%s", in.verb, p, err, remedy)
 }
 
 // count is the number of changes in words.
@@ -300,13 +303,30 @@ func (in *installer) finish(ctx context.Context) error {
 		fmt.Fprintf(in.stdout, "%s made. systemd does not run here, so it was not told.\n", in.count())
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("install: everything is in place, but systemd was not told: %w (run systemctl daemon-reload)", err)
+	if err == nil {
+		err = startServices(ctx, s)
 	}
-	defer s.Close()
-	if err := s.Reload(ctx); err != nil {
-		return fmt.Errorf("install: everything is in place, but systemd was not told: %w (run systemctl daemon-reload)", err)
+	if err != nil {
+		return fmt.Errorf("install: everything is in place, but systemd was not told: %w (run systemctl daemon-reload and start %s)", err, strings.Join(services, " and "))
 	}
 	fmt.Fprintf(in.stdout, "%s made. The profile %s is applied at the next boot, or now with \"nodeprov apply\".\n", in.count(), defaultProfile)
+	return nil
+}
+
+// services are the units that run for as long as the machine does. They change
+// nothing until a profile has been applied.
+var services = []string{"nodeprov-watch.service", "nodeprov-verify.timer"}
+
+// startServices makes systemd see what was installed. What runs already is
+// restarted, as its program is an older one now.
+func startServices(ctx context.Context, s *host.Systemd) error {
+	if err := s.Reload(ctx); err != nil {
+		return err
+	}
+	for _, name := range services {
+		if err := s.Restart(ctx, name); err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -25,8 +26,11 @@ import (
 const (
 	exitOK    = 0
 	exitError = 1
-	// exitDiffers: plan --detailed-exitcode has changes, verify found drift.
+	// exitDiffers: plan --detailed-exitcode has changes, verify found drift or a check
+	// failed.
 	exitDiffers = 2
+	// exitReboot: apply is complete, and some of it holds after a reboot only.
+	exitReboot = 3
 	// exitPartial: apply did not do everything, or fell back.
 	exitPartial = 4
 	exitUsage   = 64 // EX_USAGE of sysexits(3)
@@ -146,6 +150,7 @@ that comes with nodeprov.`,
 		a.docsCommand(), a.uninstallCommand(),
 	)
 	cli.Strict(root)
+	completeFlags(root)
 	root.SetArgs(a.args)
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
@@ -238,7 +243,7 @@ func (a *app) getenv(name string) string {
 // names another one.
 func (a *app) live(verb string) (*provision.Engine, error) {
 	if a.root != "" {
-		return nil, cli.Usage(fmt.Errorf("%s --root: needs the running machine, and %s is only files (use \"validate --root\" or \"install --root\")", verb, a.root))
+		return nil, cli.Usage(fmt.Errorf("%s --root: needs the running machine, and %s is only files (plan, apply, verify, rollback, status, show, validate and install take --root)", verb, a.root))
 	}
 	h, err := host.New(host.Options{})
 	if err != nil {
@@ -248,10 +253,68 @@ func (a *app) live(verb string) (*provision.Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--state-dir: %w", err)
 	}
+	e := a.engineOf(h, dir)
+	e.Timer = &tryTimer{a, h}
+	if dir == defaultState {
+		// Another state directory is not the machine's own profile, which alone K3s
+		// waits for.
+		e.Stamp = provision.StampFile
+	}
+	return e, nil
+}
+
+// engine is that of the running machine, or with --root of a tree of files, whose state
+// is below it too.
+func (a *app) engine(verb string) (*provision.Engine, error) {
+	if a.root == "" {
+		return a.live(verb)
+	}
+	h, err := host.New(host.Options{Root: a.root})
+	if err != nil {
+		return nil, fmt.Errorf("--root: %w", err)
+	}
+	if !filepath.IsAbs(a.stateDir) {
+		return nil, cli.Usage(fmt.Errorf("--state-dir %q: not an absolute path, which --root needs", a.stateDir))
+	}
+	dir, err := inside(a.root, a.stateDir)
+	if err != nil {
+		return nil, fmt.Errorf("--state-dir: %w", err)
+	}
+	return a.engineOf(h, dir), nil
+}
+
+// inside puts root before a path, and refuses one that a link leads out of it.
+func inside(root, path string) (string, error) {
+	top, err := filepath.Abs(root)
+	if err != nil {
+		return "", err
+	}
+	if top, err = filepath.EvalSymlinks(top); err != nil {
+		return "", err
+	}
+	dir := filepath.Join(top, path)
+	for p := dir; ; p = filepath.Dir(p) {
+		real, err := filepath.EvalSymlinks(p)
+		if errors.Is(err, fs.ErrNotExist) && p != top {
+			if _, lerr := os.Lstat(p); lerr != nil {
+				continue // it will be made
+			}
+		}
+		if err != nil {
+			return "", err
+		}
+		if real != top && !strings.HasPrefix(real, strings.TrimSuffix(top, "/")+"/") {
+			return "", fmt.Errorf("%s leads to %s, which is not below %s (links must not lead out of --root)", p, real, root)
+		}
+		return dir, nil
+	}
+}
+
+func (a *app) engineOf(h *host.Host, state string) *provision.Engine {
 	return &provision.Engine{
-		Host: h, Kinds: provision.Kinds(), State: dir,
+		Host: h, Kinds: provision.Kinds(), State: state,
 		Waiting: func(lock string) {
 			fmt.Fprintf(a.stderr, "nodeprov: another nodeprov is at work; waiting for %s\n", lock)
 		},
-	}, nil
+	}
 }

@@ -83,7 +83,7 @@ func TestInNetNS(t *testing.T) {
 			testscript.Run(t, testscript.Params{
 				Files: []string{s},
 				Setup: setup,
-				Cmds:  map[string]func(*testscript.TestScript, bool, []string){"code": code, "veth": veth, "sysctl": sysctl, "mtu": mtu},
+				Cmds:  map[string]func(*testscript.TestScript, bool, []string){"code": code, "veth": veth, "sysctl": sysctl, "mtu": mtu, "watch": watch, "within": within, "healed": healed, "fight": fight},
 			})
 		})
 	}

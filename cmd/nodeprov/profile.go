@@ -38,14 +38,24 @@ func (v *varFlags) add(c *cobra.Command) {
 
 // input is a profile's text with the variables from outside.
 type input struct {
+	app  *app
 	src  profile.Source
 	vars []profile.Assignment
-	// sources are all texts that diagnostics may point at.
+	// kept has what the profile includes and reads; nil: it is on the disk.
+	kept *provision.Kept
+	// sources are all texts that diagnostics may point at, so far.
 	sources []profile.Source
+	// profile is set once it is evaluated without an error.
+	profile *profile.Profile
 	diags   hcl.Diagnostics
 }
 
 func (in *input) files() map[string]*hcl.File { return profile.Files(in.sources...) }
+
+// keptInput is a profile that the state directory keeps.
+func (a *app) keptInput(k *provision.Kept) *input {
+	return &input{app: a, src: k.Source(), vars: k.Vars, kept: k, sources: slices.Clone(k.Sources)}
+}
 
 // path is FILE, or the default one.
 func (a *app) path(args []string) string {
@@ -79,11 +89,107 @@ func (a *app) source(name string) (profile.Source, error) {
 		}
 		return profile.Source{Name: "<stdin>", Text: text}, nil
 	}
-	text, err := os.ReadFile(name)
+	text, err := readText(name)
 	if err != nil {
 		return profile.Source{}, fmt.Errorf("profile: %w (write one there, or name another FILE)", err)
 	}
 	return profile.Source{Name: name, Text: text}, nil
+}
+
+// readText reads a file. Of one that is larger than a profile may be, only so
+// much as shows that.
+func readText(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, profile.MaxSize+1))
+}
+
+// include reads what the source named from includes as ref.
+func (in *input) include(from, ref string) (profile.Source, error) {
+	src, err := in.find(from, ref)
+	if err == nil {
+		in.sources = append(in.sources, src)
+	}
+	return src, err
+}
+
+func (in *input) find(from, ref string) (profile.Source, error) {
+	builtin := strings.HasPrefix(from, profiles.Scheme)
+	switch {
+	case in.kept != nil:
+		return in.kept.Include(from, ref)
+	case builtin || strings.HasPrefix(ref, profiles.Scheme):
+		return profiles.Include(from, ref)
+	}
+	name := profile.Resolve(from, ref)
+	if name == filepath.Clean(in.src.Name) {
+		return in.src, nil // it may have been named in another way
+	}
+	text, err := readText(in.disk(name))
+	if err != nil {
+		return profile.Source{}, fmt.Errorf("%w (a relative path starts at the directory of %s)", err, from)
+	}
+	return profile.Source{Name: name, Text: text}, nil
+}
+
+// disk is where a file of the profile is: below --root, if its path is absolute.
+func (in *input) disk(name string) string {
+	if filepath.IsAbs(name) {
+		return in.app.below(name)
+	}
+	return name
+}
+
+// readFile reads what file() and templatefile() name.
+func (in *input) readFile(from, path string) ([]byte, error) {
+	name := profile.Resolve(from, path)
+	var text []byte
+	var err error
+	switch {
+	case in.kept != nil:
+		text, err = in.kept.ReadFile(from, path)
+	case strings.HasPrefix(from, profiles.Scheme):
+		err = errors.New("a profile that comes with nodeprov has no files of its own")
+	default:
+		if text, err = readText(in.disk(name)); err != nil {
+			err = fmt.Errorf("%w (a relative path starts at the directory of %s)", err, from)
+		}
+	}
+	if err == nil {
+		in.sources = append(in.sources, profile.Source{Name: name, Text: text})
+	}
+	return text, err
+}
+
+// credentialStore is where credential() looks at a shell, and systemd for
+// LoadCredential= without a path.
+const credentialStore = "/etc/credstore"
+
+// credential returns a systemd credential's text, as it is: a newline at its end
+// stays.
+func (a *app) credential(name string) (string, error) {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+		return "", fmt.Errorf("%q is not the name of a credential, as it is that of a file in a directory", name)
+	}
+	dirs := []string{credentialStore}
+	if dir := a.getenv("CREDENTIALS_DIRECTORY"); dir != "" {
+		dirs = []string{dir, credentialStore}
+	}
+	for _, dir := range dirs {
+		text, err := readText(filepath.Join(dir, name))
+		if isMissing(err) {
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("credential %s: %w", name, err)
+		}
+		return string(text), nil
+	}
+	return "", fmt.Errorf("there is no credential %s in %s (write it to %s/%s, readable by root only, and give it to the units with LoadCredential=%s; encrypted ones are made by systemd-creds and loaded with LoadCredentialEncrypted=)",
+		name, strings.Join(dirs, " or "), credentialStore, name, name)
 }
 
 // input reads FILE and the variables: those of the environment, then
@@ -93,7 +199,7 @@ func (a *app) input(name string, v varFlags) (*input, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &input{src: src, sources: []profile.Source{src}}
+	in := &input{app: a, src: src, sources: []profile.Source{src}}
 	env := slices.Clone(a.environ)
 	slices.Sort(env)
 	for _, kv := range env {
@@ -110,7 +216,7 @@ func (a *app) input(name string, v varFlags) (*input, error) {
 		lenient bool
 	}{{auto, true}, {v.files, false}} {
 		for _, path := range f.paths {
-			text, err := os.ReadFile(path)
+			text, err := readText(path)
 			if err != nil {
 				return nil, fmt.Errorf("variables: %w", err)
 			}
@@ -152,39 +258,81 @@ func autoVars(name string) ([]string, error) {
 	return paths, nil
 }
 
-// wanted evaluates a profile. The facts are nil where the host is unknown.
-func (in *input) wanted(e *provision.Engine, f *host.Facts, ph provision.Phase) []provision.Wanted {
+// only are the constructs that a phase evaluates; nil for all.
+func only(kinds []provision.Kind, ph provision.Phase) []string {
+	if ph != provision.PhaseEarly && ph.Device() == "" {
+		return nil
+	}
+	names := []string{}
+	for _, k := range kinds {
+		if k.Schema != nil && (ph == provision.PhaseEarly && k.Early || ph.Device() != "" && k.Device) {
+			names = append(names, k.Schema.Type)
+		}
+	}
+	return names
+}
+
+// load evaluates the constructs named only, or all for nil. The facts are nil
+// where the host is unknown; then credentials are, too. The profile is nil, or has
+// only the blocks that are without a mistake, where the diagnostics have an error.
+func (in *input) load(kinds []provision.Kind, f *host.Facts, only []string) *profile.Profile {
 	// Variables that cannot be read would make errors of those that follow.
 	if in.diags.HasErrors() {
 		return nil
 	}
-	facts := cty.UnknownVal(host.FactsType())
-	if f != nil {
-		facts = f.Value()
+	o := profile.Options{
+		Schemas: provision.Schemas(kinds), Host: cty.UnknownVal(host.FactsType()), Vars: in.vars, Only: only,
+		Include: in.include, ReadFile: in.readFile,
 	}
-	p, diags := profile.Load(in.src, profile.Options{Schemas: provision.Schemas(e.Kinds), Host: facts, Vars: in.vars})
+	if f != nil {
+		o.Host, o.Credential = f.Value(), in.app.credential
+	}
+	p, diags := profile.Check(in.src, o)
 	in.diags = append(in.diags, diags...)
-	if p == nil || diags.HasErrors() {
+	if !diags.HasErrors() {
+		in.profile = p
+	}
+	return p
+}
+
+// wanted evaluates a profile. The facts are nil where the host is unknown. What
+// kinds say is told together with the mistakes of the language; with errors there
+// are no settings.
+func (in *input) wanted(e *provision.Engine, f *host.Facts, ph provision.Phase) []provision.Wanted {
+	p := in.load(e.Kinds, f, only(e.Kinds, ph))
+	if p == nil {
 		return nil
 	}
 	ws, diags := e.Desired(p, f, ph)
-	in.diags = append(in.diags, diags...)
+	in.diags = profile.Sort(append(in.diags, diags...), p.Sources...)
+	if in.diags.HasErrors() {
+		return nil
+	}
 	return ws
 }
 
-// desired reads FILE and evaluates it for the running machine. An error is
+// desired reads FILE and evaluates it for the engine's machine. An error is
 // printed already where the diagnostics are it.
 func (a *app) desired(ctx context.Context, e *provision.Engine, args []string, v varFlags, ph provision.Phase, asJSON bool) (*input, []provision.Wanted, error) {
 	in, err := a.input(a.path(args), v)
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := e.Host.Facts(ctx)
+	f, err := facts(ctx, e)
 	if err != nil {
 		return nil, nil, err
 	}
-	ws := in.wanted(e, &f, ph)
+	ws := in.wanted(e, f, ph)
 	return in, ws, a.diagnose(in, asJSON)
+}
+
+// facts are nil for a tree of files: those of an image are not the builder's.
+func facts(ctx context.Context, e *provision.Engine) (*host.Facts, error) {
+	if !e.Host.Live() {
+		return nil, nil
+	}
+	f, err := e.Host.Facts(ctx)
+	return &f, err
 }
 
 // diagnose prints the diagnostics so far, and is an error if they hold one. As

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -11,6 +12,7 @@ import (
 
 func (a *app) rollbackCommand() *cobra.Command {
 	var to int
+	var expired bool
 	c := &cobra.Command{
 		Use:   "rollback",
 		Short: "Restore what was there before",
@@ -26,13 +28,15 @@ to what an earlier boot had.`,
 		Args: cli.NoArgs,
 	}
 	output := outputFlag(c)
+	c.Flags().BoolVar(&expired, "try-expired", false, "what the timer of apply --try runs: only if it was not confirmed")
+	_ = c.Flags().MarkHidden("try-expired")
 	c.Flags().IntVar(&to, "to", 0, "generation to have in force afterwards (default the one before the last)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		asJSON, err := output()
 		if err != nil {
 			return err
 		}
-		e, err := a.live("rollback")
+		e, err := a.engine("rollback")
 		if err != nil {
 			return err
 		}
@@ -44,6 +48,16 @@ to what an earlier boot had.`,
 			o.Progress = func(o provision.Outcome) { _ = o.Write(a.stdout, a.text()) }
 		}
 		outlastReader()
+		if expired {
+			r, err := e.ExpireTry(c.Context(), to, o.Progress)
+			if r == nil {
+				if err == nil {
+					fmt.Fprintln(a.stdout, "Nothing to revert: it was confirmed, or rolled back.")
+				}
+				return err
+			}
+			return errors.Join(err, r.WriteSummary(a.stdout, a.text()))
+		}
 		// Only for the words below: a report that cannot be read must not keep
 		// values from being restored.
 		before, _ := e.Status(c.Context())

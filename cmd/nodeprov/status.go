@@ -11,8 +11,9 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show the last apply, and what has changed since",
 		Long: `Shows how the last apply or rollback ended, the generation in force, and the
-applied values that are different now. It needs no profile. The exit code is 0
-whatever the state is.`,
+applied values that are different now; what is only tried, needs a reboot or is
+tolerated; and what nodeprov-watch does. It needs no profile. The exit code is 0 whatever
+the state is.`,
 		Example: `  nodeprov status
   nodeprov status -o json | jq -r .state`,
 		Args: cli.NoArgs,
@@ -23,7 +24,7 @@ whatever the state is.`,
 		if err != nil {
 			return err
 		}
-		e, err := a.live("status")
+		e, err := a.engine("status")
 		if err != nil {
 			return err
 		}

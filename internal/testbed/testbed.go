@@ -138,6 +138,25 @@ func (n *NetNS) Do(f func() error) {
 	}
 }
 
+// DoWithSysfs is Do with a /sys that shows the namespace's devices: the files of
+// their queues are nowhere else. f sees no other file system below /sys.
+func (n *NetNS) DoWithSysfs(f func() error) {
+	n.t.Helper()
+	n.Do(func() error {
+		// The mounts are this thread's alone, and go with it.
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return os.NewSyscallError("unshare", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return os.NewSyscallError("mount", err)
+		}
+		if err := unix.Mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
+			return fmt.Errorf("mount /sys: %w", err)
+		}
+		return f()
+	})
+}
+
 // Addr adds addresses such as "10.0.0.1/24" to a device.
 func (n *NetNS) Addr(device string, addrs ...string) {
 	n.t.Helper()

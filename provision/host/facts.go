@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,13 @@ type Facts struct {
 	NICs         []NICFacts        `json:"nics" cty:"nics"`
 	Distribution DistributionFacts `json:"distribution" cty:"distribution"`
 	Cloud        CloudFacts        `json:"cloud" cty:"cloud"`
+	// CGroup is "v2", "v1", or "hybrid": v1 with a v2 hierarchy beside it, which has
+	// no controllers. Empty where none is mounted.
+	CGroup string `json:"cgroup" cty:"cgroup"`
+	// Bootloader is what passes the kernel its command line: "grub", "systemd-boot",
+	// "raspberrypi", "u-boot", "extlinux", "zipl", or empty where no sign of one is
+	// seen (a virtual machine that is given its kernel, a container).
+	Bootloader string `json:"bootloader" cty:"bootloader"`
 	// Virtualization is "container", "kvm", "qemu" (emulated), "vm" (another
 	// hypervisor), or empty for a machine that shows no sign of one.
 	Virtualization string `json:"virtualization" cty:"virtualization"`
@@ -38,6 +46,13 @@ type KernelFacts struct {
 	// Version is the three numbers that the release begins with, "6.1.0". Some
 	// distributions keep the last one at 0.
 	Version string `json:"version" cty:"version"`
+	// Cmdline is what it was booted with, on one line.
+	Cmdline string `json:"cmdline" cty:"cmdline"`
+	// BTF tells whether it describes its own types, which CO-RE programs need.
+	BTF bool `json:"btf" cty:"btf"`
+	// Preempt is its preemption model: "none", "voluntary", "full", "lazy" or
+	// "rt"; empty where it cannot be told.
+	Preempt string `json:"preempt" cty:"preempt"`
 }
 
 // CPUFacts tell the logical CPUs that are online.
@@ -56,7 +71,8 @@ type CPUFacts struct {
 // ThreadFacts tell a logical CPU.
 type ThreadFacts struct {
 	ID int `json:"id" cty:"id"`
-	// Core is the core's number within its Socket; Node is the NUMA node.
+	// Core is the core's number within its Socket, as the kernel counts them; it
+	// may leave gaps, and Socket is 0 where it tells none. Node is the NUMA node.
 	Core   int `json:"core" cty:"core"`
 	Socket int `json:"socket" cty:"socket"`
 	Node   int `json:"node" cty:"node"`
@@ -175,34 +191,69 @@ func (h *Host) Facts(ctx context.Context) (Facts, error) {
 	if err := ctx.Err(); err != nil {
 		return Facts{}, err
 	}
+	f, err := h.FileFacts()
+	if err != nil {
+		return Facts{}, err
+	}
+	// What the process sees, whatever is mounted at /proc.
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
 		return Facts{}, fmt.Errorf("host facts: uname: %w", err)
 	}
-	f := Facts{
-		Hostname: unix.ByteSliceToString(uts.Nodename[:]),
-		Arch:     goArch(unix.ByteSliceToString(uts.Machine[:])),
-		NICs:     []NICFacts{},
-	}
-	var err error
-	f.Kernel.Release = unix.ByteSliceToString(uts.Release[:])
-	if f.Kernel.Version, err = kernelVersion(f.Kernel.Release); err != nil {
-		return Facts{}, fmt.Errorf("host facts: %w", err)
-	}
-	if f.CPU, err = h.cpuFacts(); err != nil {
-		return Facts{}, fmt.Errorf("host facts: %w", err)
-	}
-	if f.Memory, err = h.memoryFacts(); err != nil {
-		return Facts{}, fmt.Errorf("host facts: %w", err)
-	}
-	if f.Distribution, err = h.distribution(); err != nil {
-		return Facts{}, fmt.Errorf("host facts: %w", err)
-	}
-	f.Virtualization = h.virtualization()
+	f.Hostname = unix.ByteSliceToString(uts.Nodename[:])
+	f.Arch = goArch(unix.ByteSliceToString(uts.Machine[:]))
 	if f.NICs, err = h.nicFacts(); err != nil {
 		return Facts{}, fmt.Errorf("host facts: %w", err)
 	}
 	return f, nil
+}
+
+// FileFacts are the facts that files tell: all but the network devices. They can
+// be had from a Root too, and are then those of the machine that its /proc and
+// /sys were copied from: a picture of it.
+func (h *Host) FileFacts() (Facts, error) {
+	f := Facts{
+		Hostname:       h.text("/proc/sys/kernel/hostname"),
+		Arch:           goArch(h.text("/proc/sys/kernel/arch")), // since Linux 6.1
+		NICs:           []NICFacts{},
+		Cloud:          CloudFacts{Provider: h.cloudProvider()},
+		Virtualization: h.virtualization(),
+		CGroup:         h.cgroup(),
+		Bootloader:     h.bootloader(),
+	}
+	var err error
+	for _, part := range []func() error{
+		func() error { f.Kernel, err = h.kernelFacts(); return err },
+		func() error { f.Memory, err = h.memoryFacts(); return err },
+		func() error { f.CPU, err = h.cpuFacts(f.Memory.Total); return err },
+		func() error { f.Distribution, err = h.distribution(); return err },
+	} {
+		if err := part(); err != nil {
+			return Facts{}, fmt.Errorf("host facts: %w", err)
+		}
+	}
+	return f, nil
+}
+
+// text returns a file's content without blanks around it; empty for one that
+// cannot be read.
+func (h *Host) text(p string) string {
+	b, err := h.ReadFile(p)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// Exists tells whether there is something at the absolute path p. A symbolic
+// link counts where it leads to something.
+func (h *Host) Exists(p string) bool {
+	f, err := h.open(p, unix.O_PATH)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
 }
 
 // BootID is the kernel's name for the time since it booted, new at every boot. A
@@ -247,38 +298,6 @@ func kernelVersion(release string) (string, error) {
 		m[3] = "0"
 	}
 	return strings.Join(m[1:], "."), nil
-}
-
-func (h *Host) cpuFacts() (CPUFacts, error) {
-	const p = "/sys/devices/system/cpu/online"
-	b, err := h.ReadFile(p)
-	if err != nil {
-		return CPUFacts{}, fmt.Errorf("%w (is /sys mounted?)", err)
-	}
-	online := strings.TrimSpace(string(b))
-	n, err := countCPUs(online)
-	if err != nil {
-		return CPUFacts{}, fmt.Errorf("%s: %w", p, err)
-	}
-	return CPUFacts{Count: n, Online: online}, nil
-}
-
-// countCPUs counts the CPUs of the kernel's cpulist, "0-3,8".
-func countCPUs(list string) (int, error) {
-	n := 0
-	for part := range strings.SplitSeq(list, ",") {
-		from, to, isRange := strings.Cut(part, "-")
-		if !isRange {
-			to = from
-		}
-		a, err1 := strconv.ParseUint(from, 10, 31)
-		b, err2 := strconv.ParseUint(to, 10, 31)
-		if err1 != nil || err2 != nil || b < a {
-			return 0, fmt.Errorf("cpulist %q: %q is neither a CPU nor a range", list, part)
-		}
-		n += int(b-a) + 1
-	}
-	return n, nil
 }
 
 func (h *Host) memoryFacts() (MemoryFacts, error) {
@@ -339,23 +358,15 @@ func parseOSRelease(text string) DistributionFacts {
 // managers leave, the clock that KVM gives its guests, the firmware's vendor,
 // the CPU's flag.
 func (h *Host) virtualization() string {
-	text := func(p string) string {
-		b, err := h.ReadFile(p)
-		if err != nil {
-			return ""
-		}
-		return strings.TrimSpace(string(b))
-	}
 	for _, p := range []string{"/run/systemd/container", "/run/.containerenv", "/.dockerenv"} {
-		if f, err := h.open(p, unix.O_RDONLY); err == nil {
-			f.Close()
+		if h.Exists(p) {
 			return "container"
 		}
 	}
-	if strings.Contains(text("/sys/devices/system/clocksource/clocksource0/available_clocksource"), "kvm-clock") {
+	if strings.Contains(h.text("/sys/devices/system/clocksource/clocksource0/available_clocksource"), "kvm-clock") {
 		return "kvm"
 	}
-	vendor, product := text("/sys/class/dmi/id/sys_vendor"), text("/sys/class/dmi/id/product_name")
+	vendor, product := h.text("/sys/class/dmi/id/sys_vendor"), h.text("/sys/class/dmi/id/product_name")
 	switch {
 	case vendor == "Amazon EC2" && !strings.Contains(product, ".metal"), product == "Google Compute Engine":
 		return "kvm"
@@ -365,13 +376,25 @@ func (h *Host) virtualization() string {
 		vendor == "Microsoft Corporation" && product == "Virtual Machine":
 		return "vm"
 	}
-	for line := range strings.Lines(text("/proc/cpuinfo")) {
-		if key, flags, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "flags" {
-			if strings.Contains(" "+flags+" ", " hypervisor ") {
-				return "vm"
-			}
-			break
-		}
+	if h.cpuFlag("hypervisor") {
+		return "vm"
 	}
 	return ""
+}
+
+// cpuFlag asks the first CPU. Only the beginning is read: with hundreds of CPUs
+// the kernel takes milliseconds to write the whole file.
+func (h *Host) cpuFlag(flag string) bool {
+	f, err := h.open("/proc/cpuinfo", unix.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if key, flags, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(key) == "flags" {
+			return strings.Contains(" "+flags+" ", " "+flag+" ")
+		}
+	}
+	return false
 }

@@ -24,6 +24,8 @@ type Options struct {
 // Host is one machine. Its methods may be called from one goroutine at a time.
 type Host struct {
 	root string
+	// systemd is the connection that Systemd has opened, or nil.
+	systemd *Systemd
 }
 
 // New returns the Host at o.Root, which must exist.

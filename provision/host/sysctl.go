@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -124,17 +126,77 @@ func (h *Host) WriteSysctl(key, text string) error {
 // SysctlNames returns the sorted names in the directory of /proc/sys with these
 // parts; it is empty for one that is not there.
 func (h *Host) SysctlNames(parts []string) []string {
-	d, err := h.open(strings.Join(append([]string{SysctlRoot}, parts...), "/"), os.O_RDONLY)
-	if err != nil {
-		return nil
+	return h.DirNames(strings.Join(append([]string{SysctlRoot}, parts...), "/"))
+}
+
+// FirstNetNS tells whether the calling thread's network namespace is that of PID 1:
+// the one that the files of sysctl.d are for. A tree of files will be a machine, so for it
+// the answer is yes.
+func (h *Host) FirstNetNS() (bool, error) {
+	if !h.Live() {
+		return true, nil
 	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
+	// These files have a number of their own in each namespace, and may be looked at
+	// without the right to trace PID 1, which /proc/1/ns asks for. A thread's namespace may
+	// differ from its process'.
+	own, err := os.Stat("/proc/thread-self/net/dev")
 	if err != nil {
-		return nil
+		return false, fmt.Errorf("network namespace: %w (is /proc mounted?)", err)
 	}
-	slices.Sort(names)
-	return names
+	first, err := os.Stat("/proc/1/net/dev")
+	if err != nil {
+		return false, fmt.Errorf("network namespace of PID 1: %w (is /proc mounted with hidepid?)", err)
+	}
+	return os.SameFile(own, first), nil
+}
+
+// SysctlConf is the file that `sysctl --system` reads after all others. systemd-sysctl
+// does not read it, unless a link in sysctl.d leads to it.
+const SysctlConf = "/etc/sysctl.conf"
+
+// SysctlEntry is an assignment in a configuration file of sysctls.
+type SysctlEntry struct {
+	File string
+	Line int
+	// Parts are the key's; those of a Glob may be patterns.
+	Parts []string
+	Glob  bool
+	Value string
+}
+
+// SysctlEntries reads sysctl.d(5) and SysctlConf, in the order in which
+// `sysctl --system` does: by the file's name, whatever the directory; of several
+// files with the same name the one in the first directory counts alone. Of
+// assignments to one key the last wins, and any that is no Glob wins against those
+// that are. What both programs skip is skipped.
+func (h *Host) SysctlEntries() ([]SysctlEntry, error) {
+	lines, err := h.dropIns(".conf", "/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
+	if err != nil {
+		return nil, fmt.Errorf("sysctl.d: %w", err)
+	}
+	// Debian has a link in sysctl.d that leads to it: once is enough.
+	lines = slices.DeleteFunc(lines, func(l configLine) bool { return l.File == SysctlConf })
+	last, err := h.configLines(SysctlConf)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var entries []SysctlEntry
+	for _, l := range append(lines, last...) {
+		if l.Text[0] == ';' {
+			continue
+		}
+		key, value, ok := strings.Cut(strings.TrimPrefix(l.Text, "-"), "=")
+		if !ok {
+			continue // "-key" leaves a key out of the patterns
+		}
+		key = strings.TrimSpace(key)
+		parts, err := SplitSysctl(key)
+		if err != nil {
+			continue
+		}
+		entries = append(entries, SysctlEntry{l.File, l.Line, parts, strings.ContainsAny(key, "*?["), strings.TrimSpace(value)})
+	}
+	return entries, nil
 }
 
 func (h *Host) openSysctl(key string, flag int) (*os.File, error) {
@@ -175,4 +237,74 @@ func cause(err error) error {
 		return pe.Err
 	}
 	return err
+}
+
+// configLine is a line of a configuration file of the machine, without the blanks around
+// it; it is neither empty nor a comment.
+type configLine struct {
+	File string
+	Line int
+	Text string
+}
+
+func (l configLine) String() string { return fmt.Sprintf("%s:%d: %s", l.File, l.Line, l.Text) }
+
+// dropIns reads the files with the extension in these directories, as systemd and others do:
+// sorted by name, and of several with the same name only the one in the
+// first directory, which may be a link to /dev/null. A link's target names its lines.
+func (h *Host) dropIns(ext string, dirs ...string) ([]configLine, error) {
+	dirOf := map[string]string{}
+	for _, dir := range dirs {
+		for _, name := range h.DirNames(dir) {
+			if _, masked := dirOf[name]; !masked && strings.HasSuffix(name, ext) {
+				dirOf[name] = dir
+			}
+		}
+	}
+	var lines []configLine
+	for _, name := range slices.Sorted(maps.Keys(dirOf)) {
+		file := dirOf[name] + "/" + name
+		if target := h.readlink(file); target != "" {
+			file = target
+		}
+		more, err := h.configLines(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile, or a link that leads nowhere
+		}
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, more...)
+	}
+	return lines, nil
+}
+
+// readlink returns the absolute path that the link at p names; empty where p is no link.
+func (h *Host) readlink(p string) string {
+	dir, base, err := h.openDir(p, false)
+	if err != nil {
+		return ""
+	}
+	defer dir.Close()
+	target, err := dir.Readlink(base)
+	if err != nil || path.IsAbs(target) {
+		return target
+	}
+	return path.Join(path.Dir(p), target)
+}
+
+func (h *Host) configLines(file string) ([]configLine, error) {
+	b, err := h.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var lines []configLine
+	n := 0
+	for line := range strings.Lines(string(b)) {
+		n++
+		if text := strings.TrimSpace(line); text != "" && text[0] != '#' {
+			lines = append(lines, configLine{file, n, text})
+		}
+	}
+	return lines, nil
 }

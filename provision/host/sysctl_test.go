@@ -166,3 +166,60 @@ func text(err error) string {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// The order is that of `systemd-analyze cat-config sysctl.d`, with /etc/sysctl.conf after all.
+func TestSysctlEntries(t *testing.T) {
+	h, root := tree(t, map[string]string{
+		"etc/sysctl.d/20-b.conf":          "kernel.panic = 1\n",
+		"run/sysctl.d/20-b.conf":          "kernel.panic = 2\n",
+		"usr/lib/sysctl.d/10-a.conf":      "# c\n; c\n\n -net/core/somaxconn=  5 \nnet.ipv4.conf.*.rp_filter = 2\n-net.ipv4.conf.lo.rp_filter\nnonsense\n",
+		"etc/sysctl.d/10-A.conf":          "net.ipv4.tcp_rmem = 1 2\t3\n",
+		"usr/local/lib/sysctl.d/Zed.conf": "kernel.panic = 3\n",
+		"lib/sysctl.d/_x.conf":            "kernel.panic = 4\n",
+		"usr/lib/sysctl.d/gone.conf":      "kernel.panic = 5\n",
+		"etc/sysctl.d/README":             "kernel.panic = 6\n",
+		"etc/sysctl.d/zz-nodeprov.conf":   "kernel.panic = 7\n",
+		"etc/sysctl.conf":                 "kernel.panic = 8\n",
+	})
+	for link, target := range map[string]string{"etc/sysctl.d/99-sysctl.conf": "../sysctl.conf", "etc/sysctl.d/gone.conf": "/dev/null"} {
+		if err := os.Symlink(target, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := h.SysctlEntries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	for _, e := range entries {
+		fmt.Fprintf(&got, "%s:%d %s=%q %v\n", e.File, e.Line, host.JoinSysctl(e.Parts), e.Value, e.Glob)
+	}
+	if d := cmp.Diff(`/etc/sysctl.d/10-A.conf:1 net.ipv4.tcp_rmem="1 2\t3" false
+/usr/lib/sysctl.d/10-a.conf:4 net.core.somaxconn="5" false
+/usr/lib/sysctl.d/10-a.conf:5 net.ipv4.conf.*.rp_filter="2" true
+/etc/sysctl.d/20-b.conf:1 kernel.panic="1" false
+/usr/local/lib/sysctl.d/Zed.conf:1 kernel.panic="3" false
+/lib/sysctl.d/_x.conf:1 kernel.panic="4" false
+/etc/sysctl.d/zz-nodeprov.conf:1 kernel.panic="7" false
+/etc/sysctl.conf:1 kernel.panic="8" false
+`, got.String()); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestFirstNetNS(t *testing.T) {
+	h := live(t)
+	if _, err := h.FirstNetNS(); err != nil {
+		t.Error(err)
+	}
+	inNetNS(t, func() error {
+		if first, err := h.FirstNetNS(); err != nil || first {
+			return fmt.Errorf("a fresh namespace is the first one: %v, %w", first, err)
+		}
+		return nil
+	})
+	offline, _ := tree(t, nil)
+	if first, err := offline.FirstNetNS(); err != nil || !first {
+		t.Errorf("a tree of files: %v, %v", first, err)
+	}
+}

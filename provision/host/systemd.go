@@ -5,17 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+	godbus "github.com/godbus/dbus/v5"
+	"k8s.io/utils/cpuset"
 )
 
 // ErrNoSystemd is returned where systemd is not what started the machine:
 // containers, chroots, other init systems.
 var ErrNoSystemd = errors.New("systemd does not run here")
 
-// Systemd is a connection to the machine's systemd. Close it.
+// Systemd is a connection to the machine's systemd, which Host.Systemd opens.
 type Systemd struct {
 	conn *dbus.Conn
 }
@@ -36,35 +39,47 @@ type UnitState struct {
 	// JobType is what it does: "start", "stop", "restart"…
 	Job     uint32
 	JobType string
-	// MainStart is when the service's main process was started last, in the
-	// machine's wall-clock time; zero for units that have none.
-	MainStart time.Time
 }
 
 // Systemd connects to systemd: over its private socket, which is there early at
 // boot and needs no D-Bus daemon but is for root only, else over the system bus.
 // The error is ErrOffline with a Root, and ErrNoSystemd where systemd does not
-// run. The connection ends with ctx.
+// run. The connection is the Host's, made once and again when systemd has ended
+// it (systemctl daemon-reexec); it lives until Host.Close.
 func (h *Host) Systemd(ctx context.Context) (*Systemd, error) {
 	if !h.Live() {
 		return nil, fmt.Errorf("systemd: %w", ErrOffline)
 	}
+	if h.systemd != nil && h.systemd.conn.Connected() {
+		return h.systemd, nil
+	}
 	// The directory that sd_booted(3) looks for.
 	if _, err := os.Lstat("/run/systemd/system"); err != nil {
-		return nil, fmt.Errorf("%w: no /run/systemd/system (run on a machine that systemd booted, or let the profile start no unit: `service = false` in an lbd block)", ErrNoSystemd)
+		return nil, fmt.Errorf("%w: no /run/systemd/system (run on a machine that systemd booted, or let the profile ask for nothing of systemd: `service = false` in an lbd block, no unit and irqbalance blocks, no allowed_cpus)", ErrNoSystemd)
 	}
+	// It serves later calls too, so it must not end with this one's context.
+	ctx = context.WithoutCancel(ctx)
 	conn, err := dbus.NewSystemdConnectionContext(ctx)
-	if err == nil {
-		return &Systemd{conn}, nil
+	if err != nil {
+		var err2 error
+		if conn, err2 = dbus.NewSystemConnectionContext(ctx); err2 != nil {
+			return nil, fmt.Errorf("systemd: %w (run as root)", errors.Join(err, err2))
+		}
 	}
-	conn, err2 := dbus.NewSystemConnectionContext(ctx)
-	if err2 == nil {
-		return &Systemd{conn}, nil
-	}
-	return nil, fmt.Errorf("systemd: %w (run as root)", errors.Join(err, err2))
+	h.systemd = &Systemd{conn}
+	return h.systemd, nil
 }
 
-// Close ends the connection.
+// Close ends the connections that the Host keeps. It can be used again; then it
+// opens new ones. A process that ends need not call it.
+func (h *Host) Close() {
+	if h.systemd != nil {
+		h.systemd.Close()
+		h.systemd = nil
+	}
+}
+
+// Close ends the connection. The Host opens a new one when it is asked to.
 func (s *Systemd) Close() { s.conn.Close() }
 
 // Unit returns the state of the unit of that name, whether it is loaded,
@@ -87,17 +102,23 @@ func (s *Systemd) Unit(ctx context.Context, name string) (UnitState, error) {
 		return UnitState{}, fmt.Errorf("systemd: UnitFileState of %s: %w", name, err)
 	}
 	st.UnitFileState, _ = p.Value.Value().(string)
+	return st, nil
+}
+
+// MainStart is when the service's main process was started last, in the machine's
+// wall-clock time; zero for units that have none.
+func (s *Systemd) MainStart(ctx context.Context, name string) (time.Time, error) {
 	if !strings.HasSuffix(name, ".service") {
-		return st, nil // targets, sockets… have no main process
+		return time.Time{}, nil // targets, sockets… have no main process
 	}
-	p, err = s.conn.GetServicePropertyContext(ctx, name, "ExecMainStartTimestamp")
+	p, err := s.conn.GetServicePropertyContext(ctx, name, "ExecMainStartTimestamp")
 	if err != nil {
-		return UnitState{}, fmt.Errorf("systemd: ExecMainStartTimestamp of %s: %w", name, err)
+		return time.Time{}, fmt.Errorf("systemd: ExecMainStartTimestamp of %s: %w", name, err)
 	}
 	if us, ok := p.Value.Value().(uint64); ok && us > 0 {
-		st.MainStart = time.UnixMicro(int64(us))
+		return time.UnixMicro(int64(us)), nil
 	}
-	return st, nil
+	return time.Time{}, nil
 }
 
 // Enable makes the unit start at every boot. It starts nothing now. The manager
@@ -108,7 +129,7 @@ func (s *Systemd) Enable(ctx context.Context, name string) error {
 		return fmt.Errorf("systemd: enable %s: %w", name, err)
 	}
 	if !hasInstall {
-		return fmt.Errorf("systemd: enable %s: its file has no [Install] section (run `nodeprov install` to mend it)", name)
+		return fmt.Errorf("systemd: enable %s: its file has no [Install] section, so nothing would start it at boot (give it one, or ask for its state only)", name)
 	}
 	return s.Reload(ctx)
 }
@@ -117,6 +138,24 @@ func (s *Systemd) Enable(ctx context.Context, name string) error {
 func (s *Systemd) Disable(ctx context.Context, name string) error {
 	if _, err := s.conn.DisableUnitFilesContext(ctx, []string{name}, false); err != nil {
 		return fmt.Errorf("systemd: disable %s: %w", name, err)
+	}
+	return s.Reload(ctx)
+}
+
+// Mask makes the unit impossible to start. It stops nothing now.
+func (s *Systemd) Mask(ctx context.Context, name string) error {
+	if _, err := s.conn.MaskUnitFilesContext(ctx, []string{name}, false, false); err != nil {
+		return fmt.Errorf("systemd: mask %s: %w (a unit file in /etc/systemd/system is in the way of the mask: remove it)", name, err)
+	}
+	return s.Reload(ctx)
+}
+
+// Unmask undoes Mask, also one that lasts until the next boot only.
+func (s *Systemd) Unmask(ctx context.Context, name string) error {
+	for _, runtime := range []bool{false, true} {
+		if _, err := s.conn.UnmaskUnitFilesContext(ctx, []string{name}, runtime); err != nil {
+			return fmt.Errorf("systemd: unmask %s: %w", name, err)
+		}
 	}
 	return s.Reload(ctx)
 }
@@ -161,4 +200,72 @@ func (s *Systemd) Reload(ctx context.Context) error {
 		return fmt.Errorf("systemd: daemon-reload: %w", err)
 	}
 	return nil
+}
+
+// AllowedCPUs returns the unit's property AllowedCPUs=, which is empty where it
+// confines to none.
+func (s *Systemd) AllowedCPUs(ctx context.Context, name string) (cpuset.CPUSet, error) {
+	p, err := s.conn.GetUnitTypePropertyContext(ctx, name, unitType(name), "AllowedCPUs")
+	if err != nil {
+		return cpuset.CPUSet{}, fmt.Errorf("systemd: AllowedCPUs of %s: %w", name, err)
+	}
+	mask, ok := p.Value.Value().([]byte)
+	if !ok {
+		return cpuset.CPUSet{}, fmt.Errorf("systemd: AllowedCPUs of %s: it is %s, not an array of bytes", name, p.Value.Signature())
+	}
+	return maskCPUs(mask), nil
+}
+
+// SetAllowedCPUs sets the unit's property AllowedCPUs= until the next boot, and
+// with it the cpuset of its cgroup, if the unit has one. No CPUs undo the
+// confinement.
+func (s *Systemd) SetAllowedCPUs(ctx context.Context, name string, cpus cpuset.CPUSet) error {
+	p := dbus.Property{Name: "AllowedCPUs", Value: godbus.MakeVariant(cpuMask(cpus))}
+	if err := s.conn.SetUnitPropertiesContext(ctx, name, true, p); err != nil {
+		return fmt.Errorf("systemd: AllowedCPUs of %s: %w", name, err)
+	}
+	return nil
+}
+
+// ControlGroup returns the path of the unit's cgroup below the cgroup file
+// system; empty for a unit that has none now.
+func (s *Systemd) ControlGroup(ctx context.Context, name string) (string, error) {
+	p, err := s.conn.GetUnitTypePropertyContext(ctx, name, unitType(name), "ControlGroup")
+	if err != nil {
+		return "", fmt.Errorf("systemd: ControlGroup of %s: %w", name, err)
+	}
+	group, _ := p.Value.Value().(string)
+	return group, nil
+}
+
+// unitType is the last part of the D-Bus interface of the unit's type: "Slice"
+// for system.slice.
+func unitType(name string) string {
+	t := strings.TrimPrefix(path.Ext(name), ".")
+	return strings.ToUpper(t[:1]) + t[1:]
+}
+
+// cpuMask is the form that systemd has CPU sets in on D-Bus: bit n%8 of byte n/8
+// is CPU n.
+func cpuMask(cpus cpuset.CPUSet) []byte {
+	mask := []byte{}
+	for _, n := range cpus.List() { // sorted
+		for len(mask) <= n/8 {
+			mask = append(mask, 0)
+		}
+		mask[n/8] |= 1 << (n % 8)
+	}
+	return mask
+}
+
+func maskCPUs(mask []byte) cpuset.CPUSet {
+	var cpus []int
+	for i, b := range mask {
+		for bit := range 8 {
+			if b&(1<<bit) != 0 {
+				cpus = append(cpus, 8*i+bit)
+			}
+		}
+	}
+	return cpuset.New(cpus...)
 }

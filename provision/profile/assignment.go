@@ -13,18 +13,19 @@ func ParseVars(src Source) ([]Assignment, hcl.Diagnostics) {
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	l := newLoader(src, Options{})
-	l.body = file.Body.(*hclsyntax.Body)
-	for _, b := range l.body.Blocks {
+	l := newLoader(Options{})
+	l.rank[src.Name] = 0
+	body := file.Body.(*hclsyntax.Body)
+	for _, b := range body.Blocks {
 		l.add(b.DefRange(), "Block not allowed", "A file of variables holds NAME = VALUE only. Move the block to the profile.")
 	}
 	var out []Assignment
-	for _, a := range sorted(l.body.Attributes) {
+	for _, a := range sorted(body.Attributes) {
 		if v, ok := l.eval(a.Expr, scope{where: "A value in a file of variables", constant: true}); ok {
 			out = append(out, Assignment{Name: a.Name, Value: v, From: src.Name, Range: a.Range()})
 		}
 	}
-	l.sort()
+	l.finish()
 	if l.diags.HasErrors() {
 		return nil, l.diags
 	}

@@ -5,6 +5,7 @@ import (
 	"reflect"
 
 	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
 	"github.com/zclconf/go-cty/cty/function"
 )
 
@@ -38,14 +39,20 @@ func AtLeast(v cty.Value) (n cty.Value, ok bool) {
 }
 
 // atLeastFunc allows an unknown number, so that the wish itself is known: a kind
-// can then check the key without a host.
+// can then check the key without a host. It takes any type, to tell what is
+// wrong with those that it refuses.
 func atLeastFunc() function.Function {
 	return function.New(&function.Spec{
-		Description: "The wish to raise a live value to a number, and never to lower it.",
-		Params:      []function.Parameter{{Name: "number", Type: cty.Number, AllowUnknown: true, AllowDynamicType: true}},
-		Type:        function.StaticReturnType(AtLeastType),
+		Params: []function.Parameter{{Name: "number", Type: cty.DynamicPseudoType, AllowUnknown: true, AllowDynamicType: true}},
+		Type:   function.StaticReturnType(AtLeastType),
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			n := args[0]
+			if isBestEffort(args[0].Type()) {
+				return cty.NilVal, function.NewArgErrorf(0, "best_effort() goes around at_least(), not into it; write best_effort(at_least(…))")
+			}
+			n, err := convert.Convert(args[0], cty.Number)
+			if err != nil {
+				return cty.NilVal, function.NewArgErrorf(0, "%v", err)
+			}
 			if infinite(n) {
 				return cty.NilVal, function.NewArgErrorf(0, "it is infinite; check for a division by zero")
 			}

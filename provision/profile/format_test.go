@@ -31,7 +31,7 @@ func TestFormat(t *testing.T) {
 			}
 		})
 	}
-	for _, bad := range []string{"a = ", "nic {", "a = 1\na = 2\n", "\xff", "\xef\xbb\xbfa = 1\n"} {
+	for _, bad := range []string{"a = ", "nic {", "a = 1\na = 2\n", "\xff", "\xef\xbb\xbfa = 1\n", "a = 7 .77E7\n"} {
 		if got, diags := Format(Source{Name: "p", Text: []byte(bad)}); got != nil || !diags.HasErrors() {
 			t.Errorf("%q: %q, %v", bad, got, diags)
 		}
@@ -69,6 +69,7 @@ func FuzzFormat(f *testing.F) {
 		}
 		f.Add(src)
 	}
+	f.Add([]byte("a = 7 .77E7\n"))
 	f.Add([]byte("a={b=1\nccc=2 # x\n}\nd=<<-E\n  x ${ 1 }\n E\ne=[1,\n2]\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		once, diags := Format(Source{Name: "p", Text: text})

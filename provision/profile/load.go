@@ -15,64 +15,108 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 )
 
-// Load parses, checks and evaluates a profile. The Profile is nil exactly when
-// the diagnostics hold an error, and they hold all errors that can be told
-// apart: after a mistake of syntax, or with a schema of another version, only
-// those, since the rest would be guesses; and none that merely follows from
-// another.
+// Load parses, checks and evaluates a profile and what it includes. The Profile
+// is nil exactly when the diagnostics hold an error, and they hold all errors
+// that can be told apart: after a mistake of syntax, an include that is not
+// there, or a schema of another version, only those, since the rest would be
+// guesses; and none that merely follows from another.
 //
 // No diagnostic holds a sensitive value, neither in its text nor in the
 // EvalContext that hcl's own writer prints from. The source lines that it
 // points at are what the user wrote.
 //
 // Load panics where o breaks its contract: two schemas of one Type, a Type that
-// is the language's own, a Default that does not fit its attribute, a known
-// Host without `arch` or `kernel.version` although the profile has a match block.
+// is the language's own, a Default that does not fit its attribute, a schema with
+// ForEach and no Label, an Only that no schema has, a known Host without `arch`
+// or `kernel.version` although the profile has a match block.
 func Load(src Source, o Options) (*Profile, hcl.Diagnostics) {
-	l := newLoader(src, o)
-	file, diags := parse(src)
-	l.diags = diags
-	l.sort()
-	if file == nil || slices.ContainsFunc(diags, func(d *hcl.Diagnostic) bool {
-		return d.Severity == hcl.DiagError && d.Summary != "Attribute redefined" // the first one is still there
-	}) {
+	p, diags := Check(src, o)
+	if diags.HasErrors() {
 		return nil, diags
 	}
-	l.body = file.Body.(*hclsyntax.Body)
-	if !l.header() {
+	return p, diags
+}
+
+// Check is Load for telling all mistakes at once: with errors, the Profile has the
+// blocks that are without one, so that their kinds can say what they think of
+// those. It is nil where nothing can be made of the rest, as after a mistake of
+// syntax, and on a host that does not match.
+func Check(src Source, o Options) (*Profile, hcl.Diagnostics) {
+	l := newLoader(o)
+	l.collect(src, nil)
+	if l.stop {
+		l.finish()
 		return nil, l.diags
 	}
 	l.declare()
 	l.assign(o.Vars)
-	l.evaluateLocals()
-	l.match()
-	blocks := l.constructs()
-	l.sort()
-	if l.diags.HasErrors() {
+	cs := l.constructs()
+	l.evaluateLocals(l.needed(cs))
+	for _, u := range l.units {
+		l.match(u)
+	}
+	var blocks []Block
+	for _, c := range cs {
+		blocks = append(blocks, l.evaluate(c)...)
+	}
+	l.finish()
+	if l.stop {
 		return nil, l.diags
 	}
-	return &Profile{Name: src.Name, Blocks: blocks, Files: map[string]*hcl.File{src.Name: file}}, l.diags
+	p := &Profile{Name: src.Name, Blocks: blocks, Sources: l.sources, Files: l.files}
+	for _, name := range l.textNames {
+		if _, both := l.rank[name]; !both {
+			p.Sources = append(p.Sources, l.texts[name])
+			p.Files[name] = &hcl.File{Bytes: l.texts[name].Text}
+		}
+	}
+	for _, name := range names(l.vars) {
+		if l.vars[name].sensitive {
+			p.Sensitive = append(p.Sensitive, name)
+		}
+	}
+	return p, l.diags
 }
 
 // loader is one Load.
 type loader struct {
-	src       Source
-	body      *hclsyntax.Body
-	schemas   map[string]*Schema
-	functions map[string]function.Function
-	host      cty.Value
-	vars      map[string]*variable
-	locals    map[string]*local
-	diags     hcl.Diagnostics
+	options Options
+	host    cty.Value
+	schemas map[string]*Schema
+	// functions are by source, see functionsFor.
+	functions map[string]map[string]function.Function
+
+	// sources are the profile and what it includes, as they are met; rank is the
+	// position of a name in it. units have those that could be parsed, in rising
+	// precedence.
+	sources []Source
+	rank    map[string]int
+	units   []*unit
+	files   map[string]*hcl.File
+	// texts are the files that file() and templatefile() have read, by name;
+	// textNames are in the order of their reading.
+	texts     map[string]Source
+	textNames []string
+
+	vars   map[string]*variable
+	locals map[string]*local
+	// replaced are expressions that an including profile overrides: they are not
+	// evaluated, but a mistake in them is one all the same.
+	replaced []hclsyntax.Expression
+
+	diags hcl.Diagnostics
+	// stop: to go on would only give errors that follow from those found.
+	stop bool
 }
 
 // own are the language's own blocks.
 var own = []string{"nodeprov", "variable", "locals", "match"}
 
-func newLoader(src Source, o Options) *loader {
+func newLoader(o Options) *loader {
 	l := &loader{
-		src: src, functions: functions(), host: o.Host,
+		options: o, host: o.Host, functions: map[string]map[string]function.Function{},
 		schemas: map[string]*Schema{}, vars: map[string]*variable{}, locals: map[string]*local{},
+		rank: map[string]int{}, files: map[string]*hcl.File{}, texts: map[string]Source{},
 	}
 	if l.host == cty.NilVal {
 		l.host = cty.DynamicVal
@@ -81,112 +125,114 @@ func newLoader(src Source, o Options) *loader {
 		if slices.Contains(own, s.Type) || l.schemas[s.Type] != nil {
 			panic(fmt.Sprintf("profile: two schemas of type %q", s.Type))
 		}
-		for _, a := range s.Attrs {
-			if a.Default == cty.NilVal {
-				continue
-			}
-			if _, err := convert.Convert(a.Default, a.Type); err != nil {
-				panic(fmt.Sprintf("profile: default of %s.%s: %v", s.Type, a.Name, err))
-			}
-		}
+		s.check()
 		l.schemas[s.Type] = &s
 	}
+	for _, name := range o.Only {
+		if l.schemas[name] == nil {
+			panic(fmt.Sprintf("profile: Only has %q, which is no schema", name))
+		}
+	}
 	return l
+}
+
+// check panics for a schema that contradicts itself.
+func (s *Schema) check() {
+	if s.ForEach && s.Label == "" {
+		panic(fmt.Sprintf("profile: %s has ForEach and no Label", s.Type))
+	}
+	for _, a := range s.Attrs {
+		if a.Default == cty.NilVal {
+			continue
+		}
+		if _, err := convert.Convert(a.Default, a.Type); err != nil {
+			panic(fmt.Sprintf("profile: default of %s.%s: %v", s.Type, a.Name, err))
+		}
+	}
+	seen := map[string]bool{"dynamic": true}
+	for i := range s.Blocks {
+		b := &s.Blocks[i]
+		if b.Map || b.ForEach || seen[b.Type] {
+			panic(fmt.Sprintf("profile: %s cannot have a nested %s of this kind", s.Type, b.Type))
+		}
+		seen[b.Type] = true
+		b.check()
+	}
+}
+
+// only tells whether constructs of this type are evaluated.
+func (l *loader) only(typ string) bool {
+	return l.options.Only == nil || slices.Contains(l.options.Only, typ)
 }
 
 func (l *loader) add(r hcl.Range, summary, format string, args ...any) {
 	l.diags = append(l.diags, problem(r, summary, format, args...))
 }
 
-// sort puts the diagnostics in the order in which a person meets their places:
-// first those without one, then the
-// profile from top to bottom, then files of variables.
-func (l *loader) sort() {
-	slices.SortStableFunc(l.diags, func(a, b *hcl.Diagnostic) int {
-		place := func(d *hcl.Diagnostic) int {
-			switch {
-			case d.Subject == nil:
-				return 0
-			case d.Subject.Filename == l.src.Name:
-				return 1
-			}
-			return 2
+func (l *loader) finish() { l.diags = Sort(l.diags, l.sources...) }
+
+// Sort takes out of diags what is told twice (an expression is evaluated for each
+// element of a for_each), and sorts: first those without a place, then the
+// sources, each from top to bottom, then other files by name.
+func Sort(diags hcl.Diagnostics, sources ...Source) hcl.Diagnostics {
+	rank := map[string]int{}
+	for i, s := range sources {
+		if _, again := rank[s.Name]; !again {
+			rank[s.Name] = i
 		}
-		if place(a)*place(b) == 0 {
-			return place(a) - place(b)
+	}
+	type said struct {
+		at              hcl.Range
+		summary, detail string
+	}
+	seen := map[said]bool{}
+	diags = slices.DeleteFunc(slices.Clone(diags), func(d *hcl.Diagnostic) bool {
+		if d.Subject == nil {
+			return false
 		}
-		return cmp.Or(place(a)-place(b),
-			cmp.Compare(a.Subject.Filename, b.Subject.Filename),
+		s := said{*d.Subject, d.Summary, d.Detail}
+		again := seen[s]
+		seen[s] = true
+		return again
+	})
+	place := func(d *hcl.Diagnostic) int {
+		if d.Subject == nil {
+			return -1
+		}
+		if i, ok := rank[d.Subject.Filename]; ok {
+			return i
+		}
+		return len(sources)
+	}
+	slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int {
+		if c := cmp.Compare(place(a), place(b)); c != 0 || a.Subject == nil {
+			return c
+		}
+		return cmp.Or(cmp.Compare(a.Subject.Filename, b.Subject.Filename),
 			cmp.Compare(a.Subject.Start.Byte, b.Subject.Start.Byte))
 	})
-}
-
-// header checks the nodeprov block. It tells whether the rest is in a language
-// that this version knows.
-func (l *loader) header() bool {
-	var first *hclsyntax.Block
-	for _, b := range l.body.Blocks {
-		if b.Type != "nodeprov" {
-			continue
-		}
-		if first != nil {
-			l.duplicateBlock(b, first)
-			continue
-		}
-		first = b
-	}
-	if first == nil {
-		what := "Profile has no nodeprov block"
-		if len(l.body.Blocks)+len(l.body.Attributes) == 0 {
-			what = "Profile is empty"
-		}
-		l.add(l.src.start(), what,
-			"A profile says which version of the language it is written in. Start it with:\n\n  nodeprov {\n    schema = %d\n  }", SchemaVersion)
-		return true
-	}
-	l.checkLabels(first, "")
-	for _, a := range sorted(first.Body.Attributes) {
-		if a.Name == "include" {
-			l.add(a.NameRange, "Include is not supported",
-				"include cannot be used in this version of nodeprov. Copy the settings of the other profile into this one.")
-		}
-	}
-	l.checkBody(first.Body, "nodeprov", []string{"schema", "include"}, nil)
-	attr := first.Body.Attributes["schema"]
-	if attr == nil {
-		l.add(first.DefRange(), "Missing attribute",
-			"nodeprov needs schema, the version of the language. Add: schema = %d", SchemaVersion)
-		return true
-	}
-	v, ok := l.eval(attr.Expr, scope{where: "The schema", constant: true})
-	if !ok {
-		return true
-	}
-	if v.Type() != cty.Number || v.IsNull() {
-		l.add(attr.Expr.Range(), "Invalid schema", "The schema is a number. Write: schema = %d", SchemaVersion)
-		return true
-	}
-	if !v.RawEquals(cty.NumberIntVal(SchemaVersion)) {
-		l.diags = hcl.Diagnostics{problem(attr.Expr.Range(), "Unsupported schema",
-			"This version of nodeprov knows schema %d of the language, and the profile is written in %s. "+
-				"Install a nodeprov that knows it, or write the profile for schema %d.",
-			SchemaVersion, v.AsBigFloat().Text('g', -1), SchemaVersion)}
-		return false
-	}
-	return true
+	return diags
 }
 
 // declare collects variables and locals, so that references can be checked.
 func (l *loader) declare() {
-	for _, b := range l.body.Blocks {
-		switch b.Type {
-		case "variable":
-			l.declareVariable(b)
-		case "locals":
-			l.declareLocals(b)
+	for _, u := range l.units {
+		for _, b := range u.body.Blocks {
+			switch b.Type {
+			case "variable":
+				l.declareVariable(b)
+			case "locals":
+				l.declareLocals(b)
+			}
 		}
 	}
+	for _, expr := range l.replaced {
+		l.check(expr, anywhere)
+	}
 }
+
+// sameSource tells whether two places are in one text.
+func sameSource(a, b hcl.Range) bool { return a.Filename == b.Filename }
 
 func (l *loader) duplicateBlock(b, first *hclsyntax.Block) {
 	what := b.Type
@@ -232,6 +278,8 @@ func (l *loader) checkBody(body *hclsyntax.Body, where string, attrs, blocks []s
 		switch {
 		case slices.Contains(blocks, a.Name):
 			hint = fmt.Sprintf(" It is a block: %s { … }", a.Name)
+		case a.Name == "for_each" || a.Name == "count":
+			hint = " This block cannot be repeated that way."
 		case hint == "" && len(attrs) > 0:
 			hint = fmt.Sprintf(" It has %s.", list(attrs))
 		case hint == "":
@@ -248,7 +296,7 @@ func (l *loader) checkBody(body *hclsyntax.Body, where string, attrs, blocks []s
 		case slices.Contains(attrs, b.Type):
 			hint = fmt.Sprintf(" %s is an attribute: %s = …", b.Type, b.Type)
 		case hint == "" && len(blocks) > 0:
-			hint = fmt.Sprintf(" It has %s.", list(blocks))
+			hint = fmt.Sprintf(" It has %s.", list(slices.DeleteFunc(slices.Clone(blocks), func(b string) bool { return b == "dynamic" })))
 		case hint == "":
 			if hint = didYouMean(b.Type, attrs); hint == "" {
 				hint = " Remove it, or move it out to the top level."
@@ -267,26 +315,37 @@ func sorted(attrs hclsyntax.Attributes) []*hclsyntax.Attribute {
 
 // convert makes v, the value of expr, one of type ty; what names the place in
 // messages. The range of the error is that of the element that does not fit.
-func (l *loader) convert(expr hclsyntax.Expression, v cty.Value, ty cty.Type, what string) (cty.Value, bool) {
+func (l *loader) convert(expr hclsyntax.Expression, v cty.Value, ty cty.Type, what string, s scope) (cty.Value, bool) {
 	got, err := convert.Convert(v, ty)
 	if err == nil {
 		return got, true
 	}
-	r, err := l.misfit(expr, v, ty, err)
-	l.add(r, "Unsuitable value", "%s is not suitable: %v. Give it a value of type %s.", what, err, typeName(ty))
+	r, err := l.misfit(expr, v, ty, err, s)
+	remedy := ""
+	switch {
+	case (ty.IsListType() || ty.IsSetType()) && v.Type().IsPrimitiveType():
+		remedy = " Write it in brackets: [ … ]"
+	case !ty.IsPrimitiveType():
+		remedy = " Give it a value of type " + typeName(ty) + "."
+	}
+	d := problem(r, "Unsuitable value", "%s is not suitable: %v.%s", what, err, remedy)
+	if ctx := l.context(expr, s); len(sensitiveIn(expr, ctx)) == 0 {
+		d.Expression, d.EvalContext = expr, ctx // what the references stand for
+	}
+	l.diags = append(l.diags, d)
 	return cty.DynamicVal, false
 }
 
 // misfit finds the innermost element that does not convert, for as long as they
 // are written out in expr; err is what converting all of v to ty said.
-func (l *loader) misfit(expr hclsyntax.Expression, v cty.Value, ty cty.Type, err error) (hcl.Range, error) {
+func (l *loader) misfit(expr hclsyntax.Expression, v cty.Value, ty cty.Type, err error, s scope) (hcl.Range, error) {
 	v, _ = v.Unmark()
 	if v.IsNull() || !v.IsKnown() || !v.CanIterateElements() {
 		return expr.Range(), err
 	}
 	for it := v.ElementIterator(); it.Next(); {
 		k, e := it.Element()
-		inner := l.element(expr, k)
+		inner := l.element(expr, k, s)
 		if inner == nil {
 			continue
 		}
@@ -306,15 +365,15 @@ func (l *loader) misfit(expr hclsyntax.Expression, v cty.Value, ty cty.Type, err
 			continue
 		}
 		if _, err := convert.Convert(e, want); err != nil {
-			return l.misfit(inner, e, want, err)
+			return l.misfit(inner, e, want, err, s)
 		}
 	}
 	return expr.Range(), err
 }
 
 // element is the expression of v[key] where v is written out.
-func (l *loader) element(expr hclsyntax.Expression, key cty.Value) hclsyntax.Expression {
-	switch e := bare(expr).(type) {
+func (l *loader) element(expr hclsyntax.Expression, key cty.Value, s scope) hclsyntax.Expression {
+	switch e := written(expr).(type) {
 	case *hclsyntax.TupleConsExpr:
 		if key.Type() == cty.Number {
 			if i, _ := key.AsBigFloat().Int64(); i >= 0 && int(i) < len(e.Exprs) {
@@ -323,7 +382,7 @@ func (l *loader) element(expr hclsyntax.Expression, key cty.Value) hclsyntax.Exp
 		}
 	case *hclsyntax.ObjectConsExpr:
 		for _, item := range e.Items {
-			k, diags := item.KeyExpr.Value(l.context(item.KeyExpr))
+			k, diags := item.KeyExpr.Value(l.context(item.KeyExpr, s))
 			if text, ok := keyText(k); !diags.HasErrors() && ok && key.Type() == cty.String && text == key.AsString() {
 				return item.ValueExpr
 			}
@@ -340,5 +399,16 @@ func bare(expr hclsyntax.Expression) hclsyntax.Expression {
 			return expr
 		}
 		expr = p.Expression
+	}
+}
+
+// written takes parentheses off, and the call of best_effort().
+func written(expr hclsyntax.Expression) hclsyntax.Expression {
+	for {
+		call, ok := bare(expr).(*hclsyntax.FunctionCallExpr)
+		if !ok || call.Name != "best_effort" || len(call.Args) != 1 || call.ExpandFinal {
+			return bare(expr)
+		}
+		expr = call.Args[0]
 	}
 }

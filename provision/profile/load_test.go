@@ -6,12 +6,14 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/hcl/v2"
+	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/zclconf/go-cty/cty"
 )
 
@@ -25,12 +27,24 @@ func testHost() cty.Value {
 			"name": cty.StringVal(name), "max_mtu": cty.NumberIntVal(mtu), "virtual": cty.BoolVal(virtual),
 		})
 	}
+	thread := func(id, node int64, siblings string) cty.Value {
+		return cty.ObjectVal(map[string]cty.Value{
+			"id": cty.NumberIntVal(id), "node": cty.NumberIntVal(node), "siblings": cty.StringVal(siblings),
+		})
+	}
 	return cty.ObjectVal(map[string]cty.Value{
 		"arch": cty.StringVal("amd64"),
 		"kernel": cty.ObjectVal(map[string]cty.Value{
 			"release": cty.StringVal("6.1.0-18-amd64"), "version": cty.StringVal("6.1.76"),
 		}),
-		"cpu":    cty.ObjectVal(map[string]cty.Value{"count": cty.NumberIntVal(8), "online": cty.StringVal("0-7")}),
+		// Two threads a core, as x86 numbers them, on two NUMA nodes.
+		"cpu": cty.ObjectVal(map[string]cty.Value{
+			"count": cty.NumberIntVal(8), "online": cty.StringVal("0-7"),
+			"threads": cty.ListVal([]cty.Value{
+				thread(0, 0, "0,4"), thread(1, 0, "1,5"), thread(2, 1, "2,6"), thread(3, 1, "3,7"),
+				thread(4, 0, "0,4"), thread(5, 0, "1,5"), thread(6, 1, "2,6"), thread(7, 1, "3,7"),
+			}),
+		}),
 		"memory": cty.ObjectVal(map[string]cty.Value{"total": cty.NumberIntVal(16 << 30)}),
 		"nics":   cty.ListVal([]cty.Value{nic("eth0", 9216, false), nic("veth1", 65535, true)}),
 	})
@@ -41,12 +55,18 @@ func unknownHost() cty.Value { return cty.UnknownVal(testHost().Type()) }
 func testSchemas() []Schema {
 	return []Schema{
 		{Type: "sysctl", Map: true},
-		{Type: "nic", Label: "name", Attrs: []Attr{
+		{Type: "nic", Label: "name", ForEach: true, Attrs: []Attr{
 			{Name: "match", Type: cty.Map(cty.String)},
 			{Name: "mtu", Type: cty.Number, Required: true},
 			{Name: "on_missing", Type: cty.String, Default: cty.StringVal("fail")},
-			{Name: "addresses", Type: cty.List(cty.Number)},
-			{Name: "features", Type: cty.DynamicPseudoType},
+			{Name: "addresses", Type: cty.List(cty.Number), BestEffort: true},
+			{Name: "features", Type: cty.DynamicPseudoType, BestEffort: true},
+		}, Blocks: []Schema{
+			{Type: "qdisc", Label: "kind", Attrs: []Attr{
+				{Name: "on", Type: cty.String, Default: cty.StringVal("root")},
+				{Name: "limit", Type: cty.Number, BestEffort: true},
+			}, Blocks: []Schema{{Type: "class", Attrs: []Attr{{Name: "rate", Type: cty.Number, Required: true}}}}},
+			{Type: "rss", Singleton: true, Attrs: []Attr{{Name: "indir", Type: cty.List(cty.Number)}}},
 		}},
 		{Type: "lbd", Singleton: true, Attrs: []Attr{
 			{Name: "devices", Type: cty.List(cty.String)},
@@ -180,6 +200,62 @@ func TestEvaluate(t *testing.T) {
 		{`setunion(["a"], ["b"])`, cty.SetVal([]cty.Value{cty.StringVal("a"), cty.StringVal("b")})},
 		{`range(3)[2]`, cty.NumberIntVal(2)},
 		{`at_least(4096) == at_least(4096)`, cty.True},
+		{`startswith("abc", "ab") && endswith("abc", "bc") && strcontains("abc", "b") && !startswith("abc", "b")`, cty.True},
+		{`sum([1, "2", 3.5])`, cty.NumberFloatVal(6.5)},
+		{`sum([])`, cty.NumberIntVal(0)},
+		{`alltrue([true, "true"])`, cty.True},
+		{`alltrue([true, null])`, cty.False},
+		{`alltrue([])`, cty.True},
+		{`anytrue([false, true])`, cty.True},
+		{`anytrue([])`, cty.False},
+		{`one(["x"])`, cty.StringVal("x")},
+		{`one([]) == null`, cty.True},
+		{`one(toset([])) == null`, cty.True},
+		{`one([for n in host.nics : n.name if !n.virtual])`, cty.StringVal("eth0")},
+		{`base64decode(base64encode("größe"))`, cty.StringVal("größe")},
+		{`sha256("abc")`, cty.StringVal("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")},
+		{`basename("/a/b.hcl")`, cty.StringVal("b.hcl")},
+		{`dirname("/a/b.hcl")`, cty.StringVal("/a")},
+		{`urlencode("a b")`, cty.StringVal("a+b")},
+		{`csvdecode("a,b\n1,2\n")[0].b`, cty.StringVal("2")},
+		{`formatdate("YYYY", "2020-01-02T03:04:05Z")`, cty.StringVal("2020")},
+		{`cidrhost("10.12.112.0/20", 16)`, cty.StringVal("10.12.112.16")},
+		{`cidrhost("10.12.112.0/20", -1)`, cty.StringVal("10.12.127.255")},
+		{`cidrhost("fd00:fd12:3456:7890:00a2::/72", 34)`, cty.StringVal("fd00:fd12:3456:7890::22")},
+		{`cidrnetmask("172.16.0.0/12")`, cty.StringVal("255.240.0.0")},
+		{`cidrsubnet("172.16.0.0/12", 4, 2)`, cty.StringVal("172.18.0.0/16")},
+		{`cidrsubnet("fd00:fd12:3456:7890::/56", 16, 162)`, cty.StringVal("fd00:fd12:3456:7800:a200::/72")},
+		{`cidrsubnet("10.1.2.3/16", 0, 0)`, cty.StringVal("10.1.0.0/16")},
+		{`cpulist_len("0-3,8")`, cty.NumberIntVal(5)},
+		{`cpulist_len("")`, cty.NumberIntVal(0)},
+		{`cpulist_expand("2,0-1")`, cty.ListVal([]cty.Value{cty.NumberIntVal(0), cty.NumberIntVal(1), cty.NumberIntVal(2)})},
+		{`cpulist_expand("")`, cty.ListValEmpty(cty.Number)},
+		{`cpulist_sub("0-3,8", "1,2")`, cty.StringVal("0,3,8")},
+		{`cpulist_sub("0-3", "0", "3")`, cty.StringVal("1-2")},
+		{`cpulist_sub("0-3", "0-9")`, cty.StringVal("")},
+		{`cpulist_mask("0-1,4-5")`, cty.StringVal("33")},
+		{`cpulist_mask("")`, cty.StringVal("0")},
+		{`cpulist_mask("31,64")`, cty.StringVal("1,00000000,80000000")},
+		{`cpulist_union("8,1", "0,2-3\n")`, cty.StringVal("0-3,8")},
+		{`cpulist_union([for c in range(4) : tostring(c)]...)`, cty.StringVal("0-3")},
+		{`cpulist_intersect("0-3", "2-5", "3")`, cty.StringVal("3")},
+		{`cpulist_contains("0-3,8", 8)`, cty.True},
+		{`cpulist_contains("0-3,8", "2,8")`, cty.True},
+		{`cpulist_contains("0-3,8", "2,9")`, cty.False},
+		{`cpulist_first("4-7,1", 3)`, cty.StringVal("1,4-5")},
+		{`cpulist_first_cores(host.cpu, 2)`, cty.StringVal("0-1,4-5")},
+		{`cpulist_first_cores(host.cpu, 0)`, cty.StringVal("")},
+		{`cpulist_first_cores(host.cpu, 4)`, cty.StringVal("0-7")},
+		{`cpulist_sub(host.cpu.online, cpulist_first_cores(host.cpu, 2))`, cty.StringVal("2-3,6-7")},
+		{`cpulist_node(host.cpu, 1)`, cty.StringVal("2-3,6-7")},
+		{`cpulist_siblings(host.cpu, "1,6")`, cty.StringVal("1-2,5-6")},
+		{`try(cpulist_first_cores(host.cpu, 5), "few")`, cty.StringVal("few")},
+		{`try(cpulist_node(host.cpu, 2), "none")`, cty.StringVal("none")},
+		{`[for t in ["0-", "a", "3-1", "0-8192", "-1", "0,,1", "0 1"] : try(cpulist_len(t), "bad")] == [for i in range(7) : "bad"]`, cty.True},
+		{`[for f in [try(cidrhost("10.0.0.0/30", 4), "bad"), try(cidrhost("10.0.0.0/30", -5), "bad"), try(cidrhost("10.0.0.0", 1), "bad"),
+			try(cidrhost("10.0.0.0/30", 0.5), "bad"), try(cidrhost("10.0.0.0/30", 1e99999999), "bad"), try(cidrnetmask("::/8"), "bad"),
+			try(cidrsubnet("10.0.0.0/30", 3, 0), "bad"), try(cidrsubnet("10.0.0.0/24", 2, 4), "bad"), try(base64decode("!"), "bad"),
+			try(base64decode("/w=="), "bad"), try(one([1, 2]), "bad"), try(sum([null]), "bad")] : f] == [for i in range(12) : "bad"]`, cty.True},
 		{`local.b`, cty.NumberIntVal(3)},
 		{`local["b"]`, cty.NumberIntVal(3)},
 		{`var.list[0]`, cty.StringVal("x")},
@@ -288,6 +364,7 @@ lbd {}
   c1 @ 6:3 "c${1}" = 6:16 { y = 1, x = [2] }
     y @ 6:18 y = 6:22 1
     x @ 6:25 x = 6:29 [2]
+      0 @ 6:30 2 = 6:30 2
 nic up @ 8:1 nic "up"
  features = 11:14 merge({ rx = true }, { tx = false })
   rx @ 11:14 merge({ rx = true }, { tx = false }) = 11:14 merge({ rx = true }, { tx = false })
@@ -626,6 +703,8 @@ func TestPanics(t *testing.T) {
 	}
 }
 
+// FuzzLoad splits its input into several sources at lines "-- NAME --", the first
+// of them being the profile.
 func FuzzLoad(f *testing.F) {
 	files, err := filepath.Glob("testdata/bad/*.hcl")
 	if err != nil {
@@ -638,30 +717,127 @@ func FuzzLoad(f *testing.F) {
 		}
 		f.Add(src)
 	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		src := Source{Name: "profile.hcl", Text: text}
-		for _, host := range []cty.Value{testHost(), unknownHost()} {
-			p, diags := Load(src, Options{Schemas: testSchemas(), Host: host})
+	for _, s := range []string{
+		`nic "a" {
+  for_each = { for n in host.nics : n.name => n }
+  mtu      = best_effort(each.value.max_mtu)
+  qdisc "x" {
+    class { rate = each.key }
+  }
+  dynamic "qdisc" {
+    for_each = [1, each.value]
+    iterator = q
+    labels   = [q.key]
+    content {
+      limit = q.value
+      dynamic "class" {
+        for_each = toset(["a"])
+        content { rate = class.value }
+      }
+    }
+  }
+}`,
+		"nic \"a\" {\n for_each = toset([\"a\", null])\n mtu = 1\n addresses = [best_effort(1)]\n}\nlbd {\n devices = best_effort([file(\"b\")])\n}\n",
+		"sysctl = { a = templatefile(\"b\", { x = 1 }), b = credential(\"c\") }\n-- b --\n${x} %{ for i in [1] }${i}%{ endfor }",
+		"sysctl = { a = 1 }\nnodeprov {\n schema = 1\n include = [\"b\"]\n}\n-- b --\nnodeprov {\n schema = 1\n include = [\"b\", \"c\"]\n}\nsysctl = { a = null, b = local.x }\nvariable \"v\" { type = string }\n" +
+			"-- c --\nvariable \"v\" { type = number }\nlocals { x = cpulist_first_cores(host.cpu, 2) }\nnic \"a\" {\n mtu = var.v\n qdisc \"a\" {}\n}\n",
+	} {
+		f.Add([]byte("nodeprov { schema = 1 }\n" + s))
+	}
+	f.Fuzz(func(t *testing.T, input []byte) {
+		ar := txtar.Parse(input)
+		sources := []Source{{Name: "profile.hcl", Text: ar.Comment}}
+		for _, f := range ar.Files {
+			sources = append(sources, Source{Name: f.Name, Text: f.Data})
+		}
+		find := func(name string) (Source, error) {
+			if i := slices.IndexFunc(sources, func(s Source) bool { return s.Name == name }); i >= 0 {
+				return sources[i], nil
+			}
+			return Source{}, os.ErrNotExist
+		}
+		for _, o := range []Options{{Host: testHost()}, {Host: unknownHost()}, {Host: testHost(), Only: []string{"nic"}}} {
+			o.Schemas = testSchemas()
+			o.Include = func(from, ref string) (Source, error) { return find(Resolve(from, ref)) }
+			o.ReadFile = func(from, path string) ([]byte, error) {
+				s, err := find(Resolve(from, path))
+				return s.Text, err
+			}
+			p, diags := Load(sources[0], o)
 			if (p == nil) != diags.HasErrors() {
 				t.Fatalf("profile %v with %v", p, diags)
 			}
-			render(t, diags, src)
+			for _, d := range diags {
+				if strings.Contains(d.Detail, "panic in function") {
+					t.Fatal(d.Detail)
+				}
+			}
+			render(t, diags, sources...)
+			if p != nil {
+				wellFormed(t, p.Blocks, o.Schemas)
+			}
 		}
 	})
 }
 
+// wellFormed is what kinds rely on.
+func wellFormed(t *testing.T, blocks []Block, schemas []Schema) {
+	seen := map[string]bool{}
+	for _, b := range blocks {
+		i := slices.IndexFunc(schemas, func(s Schema) bool { return s.Type == b.Type })
+		if i < 0 {
+			t.Fatalf("a block %q, which no schema has", b.Type)
+		}
+		s := schemas[i]
+		if id := b.Type + " " + b.Label + " " + b.Each; seen[id] && (s.Singleton || s.Map || s.Label != "") {
+			t.Fatalf("%s twice", id)
+		} else {
+			seen[id] = true
+		}
+		if (b.Label == "") != (s.Label == "") || b.Range.Filename == "" {
+			t.Fatalf("%+v", b)
+		}
+		for name, v := range b.Attrs {
+			i := slices.IndexFunc(s.Attrs, func(a Attr) bool { return a.Name == name })
+			if s.Map {
+				uniqueKeys(t, v)
+				continue
+			}
+			if ty := s.Attrs[i].Type; ty != cty.DynamicPseudoType && !v.Type().Equals(ty) {
+				t.Fatalf("%s is %#v", name, v.Value)
+			}
+			if holds(v.Type(), isBestEffort) || v.BestEffort && !s.Attrs[i].BestEffort {
+				t.Fatalf("%s has a best_effort", name)
+			}
+			uniqueKeys(t, v)
+		}
+		wellFormed(t, b.Blocks, s.Blocks)
+	}
+}
+
+func uniqueKeys(t *testing.T, v Value) {
+	seen := map[string]bool{}
+	for _, e := range v.Entries {
+		if seen[e.Key] || e.KeyRange.Filename == "" || e.Value.Range.Filename == "" {
+			t.Fatalf("%+v", e)
+		}
+		seen[e.Key] = true
+		uniqueKeys(t, e.Value)
+	}
+}
+
 // render writes diags in every form, hcl's own included, and returns it all.
-func render(t *testing.T, diags hcl.Diagnostics, src Source) []byte {
+func render(t *testing.T, diags hcl.Diagnostics, sources ...Source) []byte {
 	var out bytes.Buffer
-	for _, width := range []int{0, 1, 30, 80} {
-		if err := WriteText(&out, Files(src), diags, width, width == 80); err != nil {
+	files := Files(sources...)
+	for _, width := range []int{0, 1, 80} {
+		if err := WriteText(&out, files, diags, width, width == 80); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := json.NewEncoder(&out).Encode(JSON(Files(src), diags)); err != nil {
+	if err := json.NewEncoder(&out).Encode(JSON(files, diags)); err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]*hcl.File{src.Name: {Bytes: src.Text}}
 	for _, d := range diags {
 		if err := hcl.NewDiagnosticTextWriter(&out, files, 80, false).WriteDiagnostic(d); err != nil {
 			t.Fatal(err)
@@ -670,24 +846,29 @@ func render(t *testing.T, diags hcl.Diagnostics, src Source) []byte {
 	return out.Bytes()
 }
 
-// FuzzSensitive puts an expression wherever expressions go, and looks for the
-// secret in what is printed.
+// FuzzSensitive puts an expression where expressions go, and looks for the secret
+// in what is printed.
 func FuzzSensitive(f *testing.F) {
 	for _, expr := range []string{
 		`tonumber(var.s)`, `[for x in split("", var.s) : tonumber(x)]`, `{ for x in [var.s, var.s] : x => 1 }`,
 		`regex(var.s, "")`, `host[var.s]`, `{}[var.s]`, `try(tonumber(var.s))`, `jsondecode(var.s)`, `format(var.s, 1)`,
 		`"${var.s}" + 1`, `jsondecode("{\"${var.s}\":1}").x`, `parseint(var.s, 36) / 0`, `index([1], var.s)`, `var.s ? 1 : 2`,
 		`[for k, v in { (var.s) = 1 } : tonumber(k)]`, `lookup({}, var.s)`, `zipmap([var.s], [1]).y`, `tomap({ (var.s) = 1 }).y`,
+		`best_effort(var.s)`, `at_least(var.s)`, `toset([var.s])`, `{ (var.s) = var.s }`, `[var.s]`, `credential("s")`, `tonumber(credential("s"))`,
+		`parseint(credential("s"), 36)`, `credential(var.s)`, `file(var.s)`, `cpulist_len(var.s)`, `cidrhost(credential("s"), 1)`,
+		`templatefile("t", { x = var.s })`, `templatefile("t", { x = credential("s") })`, `base64decode(var.s)`, `timeadd(var.s, "1h")`,
 	} {
 		f.Add(expr)
 	}
 	const secret = "Hunter2Secret"
-	f.Fuzz(func(t *testing.T, expr string) {
-		src := Source{Name: "profile.hcl", Text: []byte(strings.ReplaceAll(header1+`variable "s" {
+	const fixed = header1 + `variable "s" {
   type      = string
   sensitive = true
 }
-variable "v" {
+`
+	// One place at a time: the mistakes of one hide none of another, and an
+	// expression that fails is printed once.
+	sources := []string{`variable "v" {
   default = 1
   validation {
     condition     = EXPR
@@ -698,26 +879,51 @@ variable "v" {
     error_message = EXPR
   }
 }
-locals { l = EXPR }
+`, `locals { l = EXPR }
 match { arch = EXPR }
 sysctl = {
   a      = EXPR
   (EXPR) = 1
   b      = local.l
 }
-nic "a" {
-  mtu   = EXPR
-  match = { a = EXPR }
+`, `nic "a" {
+  for_each = EXPR
+  mtu      = EXPR
+  match    = { a = each.value, b = EXPR }
+  dynamic "qdisc" {
+    for_each = EXPR
+    labels   = [EXPR]
+    content { limit = qdisc.value }
+  }
 }
-lbd { devices = EXPR }
-`, "EXPR", expr))}
-		if strings.Contains(strings.ToLower(expr), "hunter") {
+`}
+	f.Fuzz(func(t *testing.T, expr string) {
+		if strings.Contains(strings.ToLower(expr), "hunter") || len(expr) > 300 {
 			return
 		}
-		_, diags := Load(src, Options{Schemas: testSchemas(), Host: testHost(), Vars: []Assignment{{Name: "s", Text: secret, From: "--var"}}})
-		out := render(t, diags, src)
-		if i := bytes.Index(bytes.ToLower(out), []byte("hunter2")); i >= 0 {
-			t.Fatalf("the secret is shown: %s", out[max(0, i-500):min(len(out), i+50)])
+		for _, source := range sources {
+			src := Source{Name: "profile.hcl", Text: []byte(fixed + strings.ReplaceAll(source, "EXPR", expr))}
+			_, diags := Load(src, Options{
+				Schemas: testSchemas(), Host: testHost(), Vars: []Assignment{{Name: "s", Text: secret, From: "--var"}},
+				ReadFile:   func(string, string) ([]byte, error) { return []byte("${tonumber(x)}"), nil },
+				Credential: func(string) (string, error) { return secret, nil },
+			})
+			var out bytes.Buffer
+			files := map[string]*hcl.File{src.Name: {Bytes: src.Text}}
+			if err := WriteText(&out, files, diags, 0, false); err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range diags {
+				if d.Expression == nil || d.EvalContext == nil {
+					continue // hcl's writer has nothing that ours has not
+				}
+				if err := hcl.NewDiagnosticTextWriter(&out, files, 0, false).WriteDiagnostic(d); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if i := bytes.Index(bytes.ToLower(out.Bytes()), []byte("hunter2")); i >= 0 {
+				t.Fatalf("the secret is shown: %s", out.Bytes()[max(0, i-500):min(out.Len(), i+50)])
+			}
 		}
 	})
 }

@@ -22,17 +22,24 @@ func (l *loader) declareLocals(b *hclsyntax.Block) {
 		l.add(inner.DefRange(), "Unknown block", "locals holds NAME = VALUE only. Write: %s = { … }", inner.Type)
 	}
 	for _, a := range sorted(b.Body.Attributes) {
-		if first := l.locals[a.Name]; first != nil {
+		first := l.locals[a.Name]
+		if first != nil && sameSource(first.attr.NameRange, a.NameRange) {
 			l.add(a.NameRange, "Duplicate local value", "local.%s is already set at %s. Give one of the two another name.", a.Name, place(first.attr.NameRange))
 			continue
+		}
+		if first != nil {
+			l.replaced = append(l.replaced, first.attr.Expr)
 		}
 		l.locals[a.Name] = &local{attr: a, value: cty.DynamicVal}
 	}
 }
 
 // evaluateLocals takes them in the order of their dependencies. It is a loop
-// and not a recursion, as a chain may be as long as the file.
-func (l *loader) evaluateLocals() {
+// and not a recursion, as a chain may be as long as the file. Where wanted is not
+// nil, only those named in it and what they need are evaluated; the others stay
+// unknown.
+func (l *loader) evaluateLocals(wanted []string) {
+	all := wanted == nil
 	waiting := map[string]int{}         // for how many others
 	dependents := map[string][]string{} // the other way round
 	var ready []string
@@ -50,12 +57,25 @@ func (l *loader) evaluateLocals() {
 			ready = append(ready, name)
 		}
 	}
+	take := map[string]bool{}
+	for len(wanted) > 0 {
+		name := wanted[0]
+		wanted = wanted[1:]
+		if v := l.locals[name]; v != nil && !take[name] {
+			take[name] = true
+			wanted = append(wanted, v.needs...)
+		}
+	}
 	for len(ready) > 0 {
 		name := ready[0]
 		ready = ready[1:]
 		delete(waiting, name)
 		v := l.locals[name]
-		v.value, _ = l.eval(v.attr.Expr, anywhere)
+		if all || take[name] {
+			v.value, _ = l.eval(v.attr.Expr, anywhere)
+		} else {
+			l.check(v.attr.Expr, anywhere)
+		}
 		for _, d := range dependents[name] {
 			if waiting[d]--; waiting[d] == 0 {
 				ready = append(ready, d)
@@ -90,7 +110,7 @@ func (l *loader) evaluateLocals() {
 func (l *loader) cycle(path []string) {
 	// Start where the source does, so that the message does not depend on names.
 	first := slices.MinFunc(path, func(a, b string) int {
-		return l.locals[a].attr.NameRange.Start.Byte - l.locals[b].attr.NameRange.Start.Byte
+		return l.compare(l.locals[a].attr.NameRange, l.locals[b].attr.NameRange)
 	})
 	i := slices.Index(path, first)
 	path = append(slices.Clone(path[i:]), path[:i]...)

@@ -6,15 +6,16 @@ import (
 	"slices"
 
 	"github.com/hashicorp/go-version"
+	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 )
 
-// match checks the match block: a profile that was not written for this host is
+// match checks the match block of a source; all of them have to hold. A profile that was not written for this host is
 // refused as a whole, before anything is read from it.
-func (l *loader) match() {
+func (l *loader) match(u *unit) {
 	var first *hclsyntax.Block
-	for _, b := range l.body.Blocks {
+	for _, b := range u.body.Blocks {
 		if b.Type != "match" {
 			continue
 		}
@@ -33,6 +34,13 @@ func (l *loader) match() {
 	}
 }
 
+// mismatch refuses the host. What a profile that is for others asks of it is not
+// worth a word.
+func (l *loader) mismatch(r hcl.Range, format string, args ...any) {
+	l.stop = true
+	l.add(r, "Host does not match", format, args...)
+}
+
 // fact evaluates an attribute of match; ok is false where there is nothing to
 // compare.
 func (l *loader) fact(a *hclsyntax.Attribute, ty cty.Type) (cty.Value, bool) {
@@ -41,7 +49,7 @@ func (l *loader) fact(a *hclsyntax.Attribute, ty cty.Type) (cty.Value, bool) {
 	}
 	v, ok := l.eval(a.Expr, anywhere)
 	if ok {
-		v, ok = l.convert(a.Expr, v, ty, a.Name+" of match")
+		v, ok = l.convert(a.Expr, v, ty, a.Name+" of match", anywhere)
 	}
 	if !ok {
 		return cty.NilVal, false
@@ -82,7 +90,7 @@ func (l *loader) matchArch(a *hclsyntax.Attribute) {
 	var archs []string
 	for i, e := range v.AsValueSlice() {
 		r := a.Expr.Range()
-		if e := l.element(a.Expr, cty.NumberIntVal(int64(i))); e != nil {
+		if e := l.element(a.Expr, cty.NumberIntVal(int64(i)), anywhere); e != nil {
 			r = e.Range()
 		}
 		if e.IsNull() {
@@ -102,10 +110,10 @@ func (l *loader) matchArch(a *hclsyntax.Attribute) {
 		return
 	}
 	if len(archs) == 0 {
-		l.add(a.Expr.Range(), "Host does not match", `The list of architectures is empty, so that no host matches; this one is %s. Write: arch = [%q]`, arch, arch)
+		l.mismatch(a.Expr.Range(), `The list of architectures is empty, so that no host matches; this one is %s. Write: arch = [%q]`, arch, arch)
 		return
 	}
-	l.add(a.Expr.Range(), "Host does not match",
+	l.mismatch(a.Expr.Range(),
 		"This profile is for %s, and this host is %s. Use a profile that is written for %s, or add %q to the list.",
 		list(archs), arch, arch, arch)
 }
@@ -136,7 +144,7 @@ func (l *loader) matchKernel(a *hclsyntax.Attribute) {
 		return
 	}
 	if !constraints.Check(kernel) {
-		l.add(a.Expr.Range(), "Host does not match",
+		l.mismatch(a.Expr.Range(),
 			"This profile is for kernels %s, and this host runs %s. Boot such a kernel, or use a profile that is written for %s.",
 			v.AsString(), live, live)
 	}

@@ -58,12 +58,13 @@ type Options struct {
 	Only []string
 	// Include returns what `include = [REF]` names in the source named from:
 	// "builtin://NAME", or a path relative to the directory of from. Its
-	// Source.Name identifies it: the same name is the same source. Nil refuses
-	// includes.
+	// Source.Name identifies it, see Resolve: the same name is the same source, and
+	// is read once. Its error is told at REF, and ends in a remedy in parentheses.
+	// Nil refuses includes.
 	Include func(from, ref string) (Source, error)
 	// ReadFile returns the file that file() and templatefile() name, a path
-	// relative to the directory of the source named from. Nil makes their results
-	// unknown.
+	// relative to the directory of the source named from, see Resolve. It is asked
+	// once for each file. Nil makes their results unknown.
 	ReadFile func(from, path string) ([]byte, error)
 	// Credential returns the secret that credential() names. What it returns is
 	// sensitive. Nil makes it unknown, as in validate and with --root.
@@ -74,9 +75,12 @@ type Options struct {
 type Profile struct {
 	// Name is the Source's.
 	Name string
-	// Blocks are in source order, those of included profiles before those of the
-	// including one, without the language's own ones. What several of them say of
-	// the same construct is merged: the including profile wins, key by key.
+	// Blocks are in source order: by source, an included one before that which
+	// includes it, and then by byte; the language's own ones are not there. What
+	// several sources say of the same construct is merged, and stands where the
+	// last of them says it: the including profile wins, of two that are included
+	// the later one, key by key or attribute by attribute. Nested blocks of a type
+	// are those of the last source that has any.
 	Blocks []Block
 	// Sources are all texts that the profile is made of: the profile itself
 	// first, then what it includes, and files that file() and templatefile() read.
@@ -122,13 +126,17 @@ type Value struct {
 	// Entries are the elements of values that are maps or objects, in source
 	// order and, for a Map, also where other keys are unknown. Where a key's own
 	// range cannot be told (merge(), for-expressions, references) its ranges are
-	// the whole expression's, and the order is that of the keys. A map that is
-	// sensitive as a whole has no Entries, as its keys are secret too; a Schema's
-	// Map never is.
+	// the whole expression's, and the order is that of the keys. Those of a list
+	// have the keys "0", "1" and so on, and the element's range as KeyRange; a set
+	// has none. A value that is sensitive as a whole has no Entries, as its keys
+	// are secret too; a Schema's Map never is.
+	//
+	// For a Map that several sources have, they are merged: of a key, the last
+	// source's value holds, in the place of that source, and null takes the key out.
 	Entries []Entry
 }
 
-// Entry is one element of a map.
+// Entry is one element of a map or of a list.
 type Entry struct {
 	// Key is as it was written; no two are equal in one map. What is in it
 	// (control characters too) is for the kind to judge.

@@ -2,7 +2,9 @@ package profile
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -17,6 +19,21 @@ type scope struct {
 	// instead is a remedy besides writing the value itself.
 	instead string
 	locals  bool // local.NAME too, not only var.NAME and host
+	forEach bool // the block may have for_each
+	// bound are each and the iterators of dynamic blocks: objects with key and
+	// value.
+	bound map[string]cty.Value
+}
+
+// bind adds a name for an element.
+func (s scope) bind(name string, e element) scope {
+	bound := maps.Clone(s.bound)
+	if bound == nil {
+		bound = map[string]cty.Value{}
+	}
+	bound[name] = cty.ObjectVal(map[string]cty.Value{"key": e.key, "value": e.value})
+	s.bound = bound
+	return s
 }
 
 var anywhere = scope{locals: true}
@@ -24,12 +41,10 @@ var anywhere = scope{locals: true}
 // eval checks and evaluates expr and reports all its errors. Where ok is false,
 // v is unknown, so that whatever depends on it gives no further errors.
 func (l *loader) eval(expr hclsyntax.Expression, s scope) (v cty.Value, ok bool) {
-	w := &referenceWalker{loader: l, in: s}
-	if diags := hclsyntax.Walk(expr, w); diags.HasErrors() {
-		l.diags = append(l.diags, diags...)
+	if !l.check(expr, s) {
 		return cty.DynamicVal, false
 	}
-	ctx := l.context(expr)
+	ctx := l.context(expr, s)
 	v, diags := expr.Value(ctx)
 	for _, d := range diags {
 		explain(d, expr, ctx)
@@ -45,6 +60,13 @@ func (l *loader) eval(expr hclsyntax.Expression, s scope) (v cty.Value, ok bool)
 	return v, true
 }
 
+// check reports what is wrong with expr by its text alone.
+func (l *loader) check(expr hclsyntax.Expression, s scope) bool {
+	diags := hclsyntax.Walk(expr, &referenceWalker{loader: l, in: s})
+	l.diags = append(l.diags, diags...)
+	return !diags.HasErrors()
+}
+
 // infinite tells whether v is or holds what HCL makes of a division by zero.
 func infinite(v cty.Value) bool {
 	found := false
@@ -58,7 +80,7 @@ func infinite(v cty.Value) bool {
 
 // context holds just what expr refers to: building the whole of var and local
 // for every expression takes quadratic time.
-func (l *loader) context(expr hclsyntax.Expression) *hcl.EvalContext {
+func (l *loader) context(expr hclsyntax.Expression, s scope) *hcl.EvalContext {
 	vars, locals := map[string]cty.Value{}, map[string]cty.Value{}
 	for _, t := range expr.Variables() {
 		name, _ := secondStep(t)
@@ -73,10 +95,12 @@ func (l *loader) context(expr hclsyntax.Expression) *hcl.EvalContext {
 			}
 		}
 	}
-	return &hcl.EvalContext{
+	ctx := &hcl.EvalContext{
 		Variables: map[string]cty.Value{"var": cty.ObjectVal(vars), "local": cty.ObjectVal(locals), "host": l.host},
-		Functions: l.functions,
+		Functions: l.functionsFor(expr.Range().Filename),
 	}
+	maps.Copy(ctx.Variables, s.bound)
+	return ctx
 }
 
 // secondStep returns the NAME of var.NAME or var["NAME"].
@@ -152,13 +176,14 @@ func (w *referenceWalker) call(n *hclsyntax.FunctionCallExpr) hcl.Diagnostics {
 		return hcl.Diagnostics{problem(n.Range(), "Function call not allowed",
 			"%s has to be a constant. Write the value itself%s.", w.in.where, w.in.instead)}
 	}
-	if _, ok := w.functions[n.Name]; ok {
+	functions := w.functionsFor(n.NameRange.Filename)
+	if _, ok := functions[n.Name]; ok {
 		return nil
 	}
-	known := names(w.functions)
+	known := names(functions)
 	hint := didYouMean(n.Name, known)
 	if hint == "" {
-		hint = " Known are " + list(known) + "."
+		hint = " The reference of the profile lists all functions."
 	}
 	return hcl.Diagnostics{problem(n.NameRange, "Unknown function", "There is no function named %q.%s", n.Name, hint)}
 }
@@ -224,6 +249,9 @@ func (w *referenceWalker) reference(n *hclsyntax.ScopeTraversalExpr) hcl.Diagnos
 			"%s may refer to var.NAME and host only, because locals are computed after it. Write the expression out here.", w.in.where)}
 	}
 	name, named := secondStep(t)
+	if _, ok := w.in.bound[root]; ok {
+		return boundReference(n)
+	}
 	var exists bool
 	var declare string
 	switch root {
@@ -256,10 +284,36 @@ func (w *referenceWalker) reference(n *hclsyntax.ScopeTraversalExpr) hcl.Diagnos
 		"Unknown "+what, "There is no %s named %q.%s", what, name, hint)}
 }
 
+// boundReference wants each.key or each.value.
+func boundReference(n *hclsyntax.ScopeTraversalExpr) hcl.Diagnostics {
+	t := n.Traversal
+	root := t.RootName()
+	name, named := secondStep(t)
+	if !named {
+		return hcl.Diagnostics{problem(n.Range(), "Incomplete reference", "%q alone is not a value. Write %s.key or %s.value.", root, root, root)}
+	}
+	if name == "key" || name == "value" {
+		return nil
+	}
+	hint := fmt.Sprintf("Write %s.value.%s, if that is what the element has.", root, name)
+	if c := closest(name, []string{"key", "value"}); c != "" {
+		hint = fmt.Sprintf("Did you mean %s.%s?", root, c)
+	}
+	return hcl.Diagnostics{problem(hcl.RangeBetween(t[0].SourceRange(), t[1].SourceRange()), "Unknown reference",
+		"%s has key and value only. %s", root, hint)}
+}
+
 func (w *referenceWalker) unknownName(n *hclsyntax.ScopeTraversalExpr) *hcl.Diagnostic {
 	root := n.Traversal.RootName()
 	hint := " References are var.NAME, local.NAME and host.ATTRIBUTE."
 	switch {
+	case root == "each":
+		hint = " It is the element of for_each, in blocks that have it."
+		if w.in.forEach {
+			hint = " It is the element of for_each: add that to the block, a map or a set of texts."
+		}
+	case root == "path":
+		hint = " A relative path in file() starts at this profile's directory." + hint
 	case w.vars[root] != nil:
 		hint = fmt.Sprintf(" Did you mean var.%s?", root)
 	case w.locals[root] != nil:
@@ -314,7 +368,7 @@ func (w *referenceWalker) hostReference(t hcl.Traversal) hcl.Diagnostics {
 // explain makes one of HCL's messages about evaluating expr safe and, where it
 // has no remedy, useful.
 func explain(d *hcl.Diagnostic, expr hclsyntax.Expression, ctx *hcl.EvalContext) {
-	d.Detail = hclPlace.ReplaceAllString(d.Detail, ":$1:$2")
+	d.Detail = strings.ReplaceAll(hclPlace.ReplaceAllString(d.Detail, ":$1:$2"), "?.", "?")
 	secret := sensitiveIn(expr, ctx)
 	ref, isRef := d.Expression.(*hclsyntax.ScopeTraversalExpr)
 	if d.Summary == "Unsupported attribute" && isRef && d.EvalContext != nil {
@@ -326,13 +380,18 @@ func explain(d *hcl.Diagnostic, expr hclsyntax.Expression, ctx *hcl.EvalContext)
 		d.Expression, d.EvalContext = nil, nil
 		return
 	}
+	if calledFunction(d) == "credential" && len(secret) == 1 && credentials(expr) == 1 {
+		// It says which secret is missing, and there is no other.
+		d.Expression, d.EvalContext, d.Extra = nil, nil, nil
+		return
+	}
 	if len(secret) > 0 {
 		redact(d, secret)
 		return
 	}
 	switch d.Summary {
 	case "Inconsistent conditional result types":
-		d.Detail += " Make both the same type; at_least() in one of them needs at_least() in the other."
+		d.Detail += " Make both the same type; at_least() or best_effort() in one of them needs it in the other."
 	case "Invalid index":
 		d.Detail += " Use try(…, default) for one that may be missing."
 	case "Operation failed", "Invalid operand", "Iteration over null value", "Attempt to get attribute from null value":

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 )
 
@@ -15,9 +16,9 @@ type mark string
 // cty.Value.HasMark, or HasMarkDeep for a value that may hold one.
 const Sensitive = mark("sensitive")
 
-// sensitiveIn names the variables and locals of an expression that are
-// sensitive or hold something that is.
-func sensitiveIn(expr hcl.Expression, ctx *hcl.EvalContext) []string {
+// sensitiveIn names what is sensitive in an expression, or holds something that
+// is: variables, locals, elements of for_each, and credential().
+func sensitiveIn(expr hclsyntax.Expression, ctx *hcl.EvalContext) []string {
 	var names []string
 	seen := map[string]bool{}
 	for _, t := range expr.Variables() {
@@ -34,16 +35,31 @@ func sensitiveIn(expr hcl.Expression, ctx *hcl.EvalContext) []string {
 			names = append(names, name)
 		}
 	}
+	if credentials(expr) > 0 {
+		names = append(names, "credential()")
+	}
 	return names
+}
+
+// credentials counts the calls of credential() in expr.
+func credentials(expr hclsyntax.Expression) int {
+	n := 0
+	_ = hclsyntax.VisitAll(expr, func(node hclsyntax.Node) hcl.Diagnostics {
+		if call, ok := node.(*hclsyntax.FunctionCallExpr); ok && call.Name == "credential" {
+			n++
+		}
+		return nil
+	})
+	return n
 }
 
 // redact takes everything out of d that can come from a value: messages of
 // functions and operators quote their arguments, and the marks are gone inside
 // of for expressions. What stays is the kind of mistake and its place.
 func redact(d *hcl.Diagnostic, names []string) {
-	call := ""
-	if extra, ok := hcl.DiagnosticExtra[interface{ CalledFunctionName() string }](d); ok && extra.CalledFunctionName() != "" {
-		call = fmt.Sprintf("Function %s does not accept its arguments. ", extra.CalledFunctionName())
+	call := calledFunction(d)
+	if call != "" {
+		call = fmt.Sprintf("Function %s does not accept its arguments. ", call)
 	}
 	verb := "is"
 	if len(names) > 1 {
@@ -52,6 +68,14 @@ func redact(d *hcl.Diagnostic, names []string) {
 	d.Detail = fmt.Sprintf("%sMore is not shown, because %s %s sensitive. Check the value, or try the expression with one that is not secret.",
 		call, strings.Join(names, " and "), verb)
 	d.Expression, d.EvalContext, d.Extra = nil, nil, nil
+}
+
+// calledFunction is the function whose call d is about, or "".
+func calledFunction(d *hcl.Diagnostic) string {
+	if extra, ok := hcl.DiagnosticExtra[interface{ CalledFunctionName() string }](d); ok {
+		return extra.CalledFunctionName()
+	}
+	return ""
 }
 
 // traversalText is t as it is written: var.nics["eth0"].mtu.

@@ -89,6 +89,16 @@ func (src Source) start() hcl.Range {
 
 // check finds what the parser must not see or would explain badly.
 func (src Source) check() *hcl.Diagnostic {
+	if d := src.checkText(); d != nil {
+		return d
+	}
+	// What the scanner complains about, the parser will complain about too.
+	tokens, _ := hclsyntax.LexConfig(src.Text, src.Name, hcl.InitialPos)
+	return checkNesting(tokens)
+}
+
+// checkText wants UTF-8 of a sane size.
+func (src Source) checkText() *hcl.Diagnostic {
 	if len(src.Text) > MaxSize {
 		return problem(src.start(), "File too large",
 			"%s has %d bytes, and %d are allowed. Is this the right file?", src.Name, len(src.Text), MaxSize)
@@ -111,7 +121,7 @@ func (src Source) check() *hcl.Diagnostic {
 		return problem(hcl.Range{Filename: src.Name, Start: pos, End: end}, "File is not UTF-8",
 			"The byte 0x%02X does not belong to any UTF-8 character. Save the file as UTF-8.", src.Text[at])
 	}
-	return src.checkNesting()
+	return nil
 }
 
 func invalidUTF8(text []byte) (at int, found bool) {
@@ -127,13 +137,11 @@ func invalidUTF8(text []byte) (at int, found bool) {
 
 // checkNesting adds up, for each open bracket, itself and the operators since
 // the last separator inside it: that is how deep the syntax tree can get there.
-func (src Source) checkNesting() *hcl.Diagnostic {
+func checkNesting(tokens hclsyntax.Tokens) *hcl.Diagnostic {
 	type level struct {
 		operators int
 		lines     bool // a newline separates here
 	}
-	// What the scanner complains about, the parser will complain about too.
-	tokens, _ := hclsyntax.LexConfig(src.Text, src.Name, hcl.InitialPos)
 	levels := []level{{lines: true}}
 	depth := 0
 	for i, t := range tokens {

@@ -19,11 +19,16 @@ func didYouMean(given string, candidates []string) string {
 }
 
 // closest returns the candidate within an edit or two of given (three for long
-// names), or "". Short names need a closer one, or
-// everything would be alike.
+// names), or "". Short names need a closer one, or everything would be alike.
 func closest(given string, candidates []string) string {
 	fold := func(s string) string { return strings.ReplaceAll(strings.ToLower(s), "-", "_") }
-	limit := min(3, (len(given)+2)/3, len(given)-1)
+	limit := 3
+	switch n := len(given); {
+	case n < 4:
+		limit = min(1, n-1)
+	case n < 9:
+		limit = 2
+	}
 	best, bestAt := "", limit+1
 	for _, c := range candidates {
 		if d := levenshtein.Distance(fold(given), fold(c), nil); d < bestAt {

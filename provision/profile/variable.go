@@ -32,6 +32,9 @@ type variable struct {
 	assigned hcl.Range
 }
 
+// declareVariable declares a variable. Where an included profile declares it
+// too, this block overrides it attribute by attribute, and the validations of both
+// hold.
 func (l *loader) declareVariable(b *hclsyntax.Block) {
 	if !l.checkLabels(b, "name") {
 		return
@@ -41,11 +44,18 @@ func (l *loader) declareVariable(b *hclsyntax.Block) {
 		l.add(b.LabelRanges[0], "Invalid name", "%q cannot be written as var.NAME. Use letters, digits, _ and -, and start with a letter.", name)
 		return
 	}
-	if first := l.vars[name]; first != nil {
-		l.duplicateBlock(b, first.block)
-		return
-	}
 	v := &variable{name: name, block: b, ty: cty.DynamicPseudoType, value: cty.DynamicVal}
+	included := l.vars[name]
+	if included != nil {
+		if sameSource(included.block.DefRange(), b.DefRange()) {
+			l.duplicateBlock(b, included.block)
+			return
+		}
+		// What this one does not say stays as it was.
+		again := *included
+		again.block = b
+		v = &again
+	}
 	l.vars[name] = v
 	before := len(l.diags)
 	where := fmt.Sprintf("variable %q", name)
@@ -58,34 +68,36 @@ func (l *loader) declareVariable(b *hclsyntax.Block) {
 			if d.Summary != "Invalid type specification" {
 				continue
 			}
-			d.Detail += didYouMean(string(d.Subject.SliceBytes(l.src.Text)), []string{"string", "number", "bool", "any", "list", "set", "map", "object", "tuple"})
+			d.Detail += didYouMean(string(d.Subject.SliceBytes(l.files[d.Subject.Filename].Bytes)), []string{"string", "number", "bool", "any", "list", "set", "map", "object", "tuple"})
 			d.Detail += " Types are string, number, bool, any, list(T), set(T), map(T), tuple([T, …]) and object({ NAME = T, … })."
 		}
 		l.diags = append(l.diags, diags...)
-		if !diags.HasErrors() {
+		if !diags.HasErrors() && (included == nil || l.compatible(a.Expr, ty, included)) {
 			v.ty, v.defaults = ty, defaults
 		}
 	}
 	constant := scope{where: "An attribute of a variable", constant: true, instead: ", or compute it in locals"}
 	if a := b.Body.Attributes["description"]; a != nil {
 		if d, ok := l.eval(a.Expr, constant); ok {
-			l.convert(a.Expr, d, cty.String, "description of "+where)
+			l.convert(a.Expr, d, cty.String, "description of "+where, constant)
 		}
 	}
 	if a := b.Body.Attributes["sensitive"]; a != nil {
 		// A declaration that is wrong about secrecy is taken as secret.
-		v.sensitive = true
+		secret := true
 		if s, ok := l.eval(a.Expr, constant); ok {
-			if s, ok = l.convert(a.Expr, s, cty.Bool, "sensitive of "+where); ok {
-				v.sensitive = s.IsNull() || s.True()
+			if s, ok = l.convert(a.Expr, s, cty.Bool, "sensitive of "+where, constant); ok {
+				secret = s.IsNull() || s.True()
 			}
 		}
+		// Once secret, always: an included profile may rely on it.
+		v.sensitive = v.sensitive || secret
 	}
 	if a := b.Body.Attributes["default"]; a != nil {
 		d, ok := l.eval(a.Expr, constant)
 		if ok && len(l.diags) == before {
 			if got, err := v.convert(d); err != nil {
-				r, err := l.misfit(a.Expr, d, v.ty, err)
+				r, err := l.misfit(a.Expr, d, v.ty, err, constant)
 				l.add(r, "Unsuitable default",
 					"The default of %s is not suitable: %v. Change it, or the type, which is %s.", where, err, typeName(v.ty))
 			} else {
@@ -110,7 +122,29 @@ func (l *loader) declareVariable(b *hclsyntax.Block) {
 			v.validations = append(v.validations, c)
 		}
 	}
-	v.broken = len(l.diags) > before
+	v.broken = v.broken || len(l.diags) > before
+}
+
+// compatible tells whether a type may replace that of an included variable:
+// every value of it has to be one of the included type too, as the included
+// profile was written for that.
+func (l *loader) compatible(expr hclsyntax.Expression, ty cty.Type, included *variable) bool {
+	old := included.ty
+	if old != cty.DynamicPseudoType && !ty.Equals(old) && convert.GetConversion(ty, old) == nil {
+		l.add(expr.Range(), "Incompatible type", "The included variable %q at %s is of type %s, and its profile is written for that. Leave type out, or write: type = %s",
+			included.name, place(included.block.DefRange()), typeName(old), typeName(old))
+		return false
+	}
+	if included.fallback != cty.NilVal {
+		fallback, err := convert.Convert(included.fallback, ty)
+		if err != nil {
+			l.add(expr.Range(), "Incompatible type", "The default of the included variable %q at %s is not of this type: %v. Add a default of this type.",
+				included.name, place(included.block.DefRange()), err)
+			return false
+		}
+		l.vars[included.name].fallback = fallback
+	}
+	return true
 }
 
 // convert makes a given value one of the variable's type.
@@ -236,7 +270,7 @@ func (v *variable) parse(text string) (cty.Value, error) {
 
 // constantValue evaluates an expression that may refer to nothing.
 func constantValue(expr hclsyntax.Expression) (cty.Value, error) {
-	l := newLoader(Source{}, Options{})
+	l := newLoader(Options{})
 	v, _ := l.eval(expr, scope{where: "it", constant: true})
 	if l.diags.HasErrors() {
 		return cty.NilVal, asError(l.diags[0])
@@ -270,11 +304,11 @@ func (l *loader) validate(v *variable) bool {
 		before := len(l.diags)
 		ok, evaluated := l.eval(condition.Expr, s)
 		if evaluated {
-			ok, evaluated = l.convert(condition.Expr, ok, cty.Bool, "The condition")
+			ok, evaluated = l.convert(condition.Expr, ok, cty.Bool, "The condition", s)
 		}
 		text, hasText := l.eval(message.Expr, s)
 		if hasText {
-			text, hasText = l.convert(message.Expr, text, cty.String, "The error_message")
+			text, hasText = l.convert(message.Expr, text, cty.String, "The error_message", s)
 		}
 		if !l.mentions(condition.Expr, v.name) && len(l.diags) == before {
 			l.add(condition.Expr.Range(), "Condition is about something else",

@@ -1,34 +1,14 @@
 #!/bin/sh
 # shellcheck source-path=SCRIPTDIR
-# Runs in the guest after each of two boots. The second must show what the first
-# showed, with cloud-init having nothing left to do and the kernel knowing nothing.
+# usage: services.sh BOOTS
+# The node as images/user-data.example sets it up, with lbd and its services. Runs in
+# the guest after each of its boots. The second must show what the first showed,
+# with cloud-init having nothing left to do and the kernel knowing nothing.
 cd "$(dirname "$0")" || exit 1
-# shellcheck source=tap.sh
-. ./tap.sh
+# shellcheck source=look.sh
+. ./look.sh
 # shellcheck source=cluster.sh
 . ./cluster.sh
-state=/var/lib/nodeprov-test
-units='nodeprov-early.service nodeprov-apply.service lbd.service'
-
-# stamp UNIT PROPERTY: microseconds since the kernel started; 0 for never.
-stamp() { systemctl show -P "$2TimestampMonotonic" "$1"; }
-
-# in_order UNIT PROPERTY UNIT PROPERTY: both happened, in this order.
-in_order() {
-	order_a=$(stamp "$1" "$2")
-	order_b=$(stamp "$3" "$4")
-	echo "$1 $2 at $order_a us, $3 $4 at $order_b us"
-	[ "$order_a" -gt 0 ] && [ "$order_b" -gt 0 ] && [ "$order_a" -le "$order_b" ]
-}
-
-# property UNIT NAME: its value.
-property() { systemctl show -P "$2" "$1"; }
-
-# live KEY: a sysctl as the kernel has it.
-live() { tr '\t' ' ' <"/proc/sys/$(echo "$1" | tr . /)"; }
-
-# mtu DEVICE: as the kernel has it.
-mtu() { cat "/sys/class/net/$1/mtu"; }
 
 values_are() { # values_are WHEN FORWARD FORWARD6 SOMAXCONN MAP_COUNT MTU
 	t "$1: net.ipv4.ip_forward is $2" prints "$2" live net.ipv4.ip_forward
@@ -74,17 +54,10 @@ both_backends() {
 }
 
 states() { echo "$(property lbd.service SubState) $(property lbd.service NRestarts)"; }
-no_cycle() { ! journalctl -b -o cat | grep -i 'ordering cycle'; }
 no_complaint() { ! grep -e WARNING -e ERROR -A5 /var/log/cloud-init.log; }
-no_kernel_warning() { ! journalctl -b -k -o cat | grep -E -A20 'WARNING: CPU|BUG:|Oops'; }
 
 test_boot() {
-	t 'the boot came to an end' prints running systemctl is-system-running --wait
-	t 'no failed unit' silent systemctl --failed --no-legend --plain
-	t 'no ordering cycle' no_cycle
-	t 'no warning of the kernel' no_kernel_warning
-	# shellcheck disable=SC2086 # a list
-	t 'systemd-analyze verify is clean' silent systemd-analyze --man=no verify $units
+	sound_boot
 	t 'cloud-init has nothing to complain about' no_complaint
 	t 'cloud-init delivered the profile' test -s /etc/nodeprov/profile.hcl
 	t 'cloud-init delivered the variables' test -s /etc/nodeprov/node.auto.hclvars
@@ -187,29 +160,12 @@ test_rollback() {
 	services_answer 'after apply'
 }
 
-mkdir -p $state
-boot=1
-[ ! -e $state/boot_id ] || boot=2
-echo "# boot $boot, up $(cut -d' ' -f1 /proc/uptime) s, $(uname -r), $(systemctl --version | head -n1)"
-if [ $boot = 2 ]; then
-	t 'this is another boot' status 1 cmp -s $state/boot_id /proc/sys/kernel/random/boot_id
-fi
-cat /proc/sys/kernel/random/boot_id >$state/boot_id
+boot=$(boots)
+begin
 test_boot
 test_profile
 test_services
 test_kill
 test_rollback
-note systemd-analyze time
 note systemd-analyze --no-pager critical-chain lbd.service
-[ "$tap_failed" = 0 ] || note journalctl --no-pager -b -o short-monotonic -p warning -n 60
-[ "$tap_failed" = 0 ] || note journalctl --no-pager -b -o short-monotonic -u nodeprov-early -u nodeprov-apply -u lbd -n 100
-tap_end || : >$state/failed
-echo "# boot $boot ends, up $(cut -d' ' -f1 /proc/uptime) s"
-if [ $boot = 1 ]; then
-	echo reboot >$state/next
-elif [ -e $state/failed ]; then
-	echo 'END failed'
-else
-	echo 'END ok'
-fi
+finish "$1"

@@ -1,0 +1,676 @@
+package provision
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+	"k8s.io/utils/cpuset"
+
+	"github.com/nodeprov/nodeprov/provision/host"
+	"github.com/nodeprov/nodeprov/provision/profile"
+)
+
+// queueKind sets the queues of network devices. The nic construct asks for it; it
+// is a kind of its own so that the queues are read after the channels were set.
+func queueKind() Kind {
+	return Kind{
+		Name:     "queue",
+		Open:     openQueue,
+		Scope:    NetNS,
+		Lifetime: Runtime,
+		Effect:   "now",
+	}
+}
+
+func openQueue(name string) (Setting, error) {
+	nic, property, _ := strings.Cut(name, "/")
+	if err := checkNICName(nic); err != nil {
+		return nil, fmt.Errorf("queue: %q: the device's name %w", name, err)
+	}
+	switch property {
+	case "rss":
+		return nicRSS(nic, liveHardware), nil
+	case "irq":
+		return nicIRQ(nic), nil
+	case "xps":
+		return nicQueues(nic, "xps", host.XPSCPUs), nil
+	case "rps":
+		return nicQueues(nic, "rps", host.RPSCPUs), nil
+	case "rfs":
+		return nicQueues(nic, "rfs", host.RPSFlows), nil
+	}
+	return nil, fmt.Errorf("queue: %q is no setting of a device's queues (as NAME/rps is)", name)
+}
+
+// pairs are values with names in front, "rx-0:0-3 rx-1:-"; an empty value is "-".
+type pair struct{ name, value string }
+
+func pairsText(pairs []pair) string {
+	words := make([]string, len(pairs))
+	for i, p := range pairs {
+		words[i] = p.name + ":" + cmp.Or(p.value, "-")
+	}
+	return strings.Join(words, " ")
+}
+
+func parsePairs(text string) ([]pair, error) {
+	var pairs []pair
+	for word := range strings.FieldsSeq(text) {
+		name, value, ok := strings.Cut(word, ":")
+		if !ok || name == "" || value == "" {
+			return nil, fmt.Errorf("%q: %q has no form of a queue and its value, as \"rx-0:0-3\" has", text, word)
+		}
+		if value == "-" {
+			value = ""
+		}
+		pairs = append(pairs, pair{name, value})
+	}
+	return pairs, nil
+}
+
+// oneQueue is the value of XPS for a device with one transmit queue.
+const oneQueue = "one queue"
+
+// nicQueues are the values of one file of each queue: "rx-0:0-3 rx-1:-".
+func nicQueues(nic, name string, attr host.QueueAttr) *nicSetting {
+	read := func(h *host.Host) (string, error) {
+		values, err := h.QueueValues(nic, attr)
+		if err != nil {
+			return "", err
+		}
+		pairs := make([]pair, len(values))
+		for i, v := range values {
+			pairs[i] = pair{attr.Dir + "-" + strconv.Itoa(i), v}
+		}
+		return pairsText(pairs), nil
+	}
+	s := &nicSetting{kind: "queue", nic: nic, name: name, read: read}
+	if attr == host.XPSCPUs {
+		s.read = func(h *host.Host) (string, error) {
+			text, err := read(h)
+			if errors.Is(err, errors.ErrUnsupported) {
+				// Such a device has the file, but it cannot be read.
+				if n, err := h.Queues(nic, attr.Dir); err == nil && n == 1 {
+					return oneQueue, nil
+				}
+			}
+			return text, err
+		}
+	}
+	s.write = func(h *host.Host, text string) error {
+		if text == oneQueue {
+			return fmt.Errorf("%s of %s: it had one queue and has more now", name, nic)
+		}
+		want, err := parsePairs(text)
+		if err != nil {
+			return fmt.Errorf("%s of %s: %w", name, nic, err)
+		}
+		live, err := h.QueueValues(nic, attr)
+		if err != nil {
+			return err
+		}
+		if len(live) != len(want) {
+			return fmt.Errorf("%s of %s: %d values for %d queues (its channels were changed meanwhile: apply again)", name, nic, len(want), len(live))
+		}
+		for i, p := range want {
+			if p.value == live[i] {
+				continue
+			}
+			if err := h.SetQueueValue(nic, attr, i, p.value); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return s
+}
+
+// wantQueues gives each queue that there is now the value that of has for it, of n.
+func wantQueues(of func(queue, n int) string) func(Value) (Value, error) {
+	return func(live Value) (Value, error) {
+		if live.Text == oneQueue {
+			return live, nil
+		}
+		pairs, err := parsePairs(live.Text)
+		if err != nil {
+			return Value{}, err
+		}
+		for i := range pairs {
+			pairs[i].value = of(i, len(pairs))
+		}
+		return Value{Text: pairsText(pairs)}, nil
+	}
+}
+
+// cpulist reads a value that is a cpulist of CPUs that are online.
+func (x *nicBlock) cpulist(what string, v profile.Value, or string) (cpuset.CPUSet, bool) {
+	text := v.AsString()
+	set, err := cpuset.Parse(text)
+	if err != nil || set.IsEmpty() || strings.ContainsAny(text, " \t") {
+		x.wrong(v.Range, "Invalid "+what, "%s is needed, as in \"0-3,8\", and %q is not.", or, text)
+		return cpuset.CPUSet{}, false
+	}
+	if x.t.Facts != nil {
+		if off := set.Difference(x.online()); !off.IsEmpty() {
+			x.wrong(v.Range, "No such CPU", "%s names CPU %s, and online are %s.", what, off, x.online())
+			return cpuset.CPUSet{}, false
+		}
+	}
+	return set, true
+}
+
+// online are the machine's CPUs; the facts are there.
+func (x *nicBlock) online() cpuset.CPUSet {
+	set, err := cpuset.Parse(x.t.Facts.CPU.Online)
+	if err != nil {
+		return cpuset.CPUSet{} // the kernel's own text is none such
+	}
+	return set
+}
+
+// text is an attribute that is a word or a cpulist.
+func (x *nicBlock) text(name string) (profile.Value, bool) {
+	v, ok := x.value(name)
+	if ok && v.Type() != cty.String {
+		x.wrong(v.Range, "Invalid "+name, "A string is needed, not a value of type %s.", v.Type().FriendlyName())
+		return v, false
+	}
+	return v, ok
+}
+
+func (x *nicBlock) xps() {
+	v, ok := x.text("xps")
+	if !ok {
+		return
+	}
+	word := v.AsString()
+	var set cpuset.CPUSet
+	if word != "off" && word != "per-queue" {
+		if set, ok = x.cpulist("xps", v, `"per-queue", "off" or a cpulist`); !ok {
+			return
+		}
+	}
+	x.step(func(n host.NICFacts) {
+		of := func(int, int) string { return set.String() }
+		if word == "per-queue" {
+			order := x.deal(n)
+			of = func(queue, n int) string {
+				var cpus []int
+				for i := queue; i < len(order); i += n {
+					cpus = append(cpus, order[i])
+				}
+				return cpuset.New(cpus...).String()
+			}
+		}
+		x.want(nicQueues(n.Name, "xps", host.XPSCPUs), v.Range, v.BestEffort, wantQueues(of))
+	})
+}
+
+// deal is the order in which all CPUs are dealt out to transmit queues: first those
+// that the queues' interrupts go to, so that a CPU sends through the queue whose
+// interrupts it serves.
+func (x *nicBlock) deal(n host.NICFacts) []int {
+	var order []int
+	if x.irqOrder != nil {
+		for _, cpu := range x.irqOrder(n) {
+			if !slices.Contains(order, cpu) {
+				order = append(order, cpu)
+			}
+		}
+	}
+	rest := x.online().Difference(cpuset.New(order...))
+	return append(order, orderCPUs(x.t.Facts.CPU, rest, n.NUMANode)...)
+}
+
+func (x *nicBlock) rps() {
+	v, ok := x.text("rps")
+	if !ok {
+		return
+	}
+	word := v.AsString()
+	var set cpuset.CPUSet
+	if !slices.Contains([]string{"off", "all", "local"}, word) {
+		if set, ok = x.cpulist("rps", v, `"off", "local", "all" or a cpulist`); !ok {
+			return
+		}
+	}
+	x.step(func(n host.NICFacts) {
+		set := set
+		switch word {
+		case "all":
+			set = x.online()
+		case "local":
+			set = localCPUs(x.t.Facts.CPU, x.online(), n.NUMANode)
+		}
+		x.want(nicQueues(n.Name, "rps", host.RPSCPUs), v.Range, v.BestEffort, wantQueues(func(int, int) string { return set.String() }))
+	})
+}
+
+func (x *nicBlock) rfs() {
+	v, ok := x.value("rfs")
+	if !ok {
+		return
+	}
+	flows, ok := x.whole("rfs", v, 0, 1<<20)
+	if !ok {
+		return
+	}
+	if flows&(flows-1) != 0 {
+		next := 1
+		for next < flows {
+			next <<= 1
+		}
+		x.wrong(v.Range, "Invalid rfs", "The kernel keeps a power of two of flows, and %d is none. Write %d.", flows, next)
+		return
+	}
+	x.step(func(n host.NICFacts) {
+		text := strconv.Itoa(flows)
+		x.want(nicQueues(n.Name, "rfs", host.RPSFlows), v.Range, v.BestEffort, wantQueues(func(int, int) string { return text }))
+	})
+}
+
+// nicRSS is a device's table of receive side scaling: "equal 4 of 128" for one of
+// 128 entries that gives the first 4 queues theirs in turn, as drivers do by
+// themselves, or "table 0*96 1*32".
+func nicRSS(nic string, hw func(*host.Host) hardware) *nicSetting {
+	read := func(h *host.Host) (string, error) {
+		table, err := hw(h).RSS(nic)
+		return rssText(table), err
+	}
+	return &nicSetting{
+		kind: "queue", nic: nic, name: "rss", read: read,
+		write: func(h *host.Host, text string) error {
+			table, err := parseRSS(text)
+			if err != nil {
+				return fmt.Errorf("RSS table of %s: %w", nic, err)
+			}
+			if strings.HasPrefix(text, "equal ") {
+				// It may be what the driver makes of its channels. Then it has to
+				// stay the driver's: with one of ours, it would refuse to have
+				// fewer channels.
+				if err := hw(h).SetRSS(nic, nil); err == nil {
+					if now, err := read(h); err == nil && now == text {
+						return nil
+					}
+				}
+			}
+			return hw(h).SetRSS(nic, table)
+		},
+		inexact: func(live, want Value) string {
+			if strings.HasPrefix(live.Text, "table ") {
+				return "the driver may make its own table when the channels change"
+			}
+			return ""
+		},
+	}
+}
+
+func rssText(table []uint32) string {
+	if len(table) == 0 {
+		return ""
+	}
+	n := slices.Max(table) + 1
+	if slices.Equal(table, equalRSS(int(n), len(table))) {
+		return fmt.Sprintf("equal %d of %d", n, len(table))
+	}
+	var b strings.Builder
+	b.WriteString("table")
+	for i := 0; i < len(table); {
+		j := i
+		for j < len(table) && table[j] == table[i] {
+			j++
+		}
+		fmt.Fprintf(&b, " %d*%d", table[i], j-i)
+		i = j
+	}
+	return b.String()
+}
+
+func parseRSS(text string) ([]uint32, error) {
+	var queues, size int
+	if n, err := fmt.Sscanf(text, "equal %d of %d", &queues, &size); n == 2 && err == nil && queues > 0 && size > 0 {
+		return equalRSS(queues, size), nil
+	}
+	var table []uint32
+	words := strings.Fields(text)
+	for i, w := range words {
+		if i == 0 && w == "table" {
+			continue
+		}
+		q, n, ok := strings.Cut(w, "*")
+		queue, err1 := strconv.ParseUint(q, 10, 32)
+		times, err2 := strconv.ParseUint(n, 10, 16)
+		if !ok || err1 != nil || err2 != nil || words[0] != "table" {
+			return nil, fmt.Errorf("%q has another form than \"table 0*96 1*32\"", text)
+		}
+		table = append(table, slices.Repeat([]uint32{uint32(queue)}, int(times))...)
+	}
+	if len(table) == 0 {
+		return nil, fmt.Errorf("%q has no entries", text)
+	}
+	return table, nil
+}
+
+// equalRSS is what the kernel makes by default (ethtool_rxfh_indir_default).
+func equalRSS(queues, size int) []uint32 {
+	table := make([]uint32, size)
+	for i := range table {
+		table[i] = uint32(i % queues)
+	}
+	return table
+}
+
+// weightedRSS gives each queue entries in proportion to its weight; the sum is at
+// most size.
+func weightedRSS(weights []int, size int) []uint32 {
+	sum := 0
+	for _, w := range weights {
+		sum += w
+	}
+	table := make([]uint32, size)
+	queue, partial := -1, 0
+	for i := range table {
+		for i >= size*partial/sum {
+			queue++
+			partial += weights[queue]
+		}
+		table[i] = uint32(queue)
+	}
+	return table
+}
+
+func (x *nicBlock) rss() {
+	elements, v, ok := x.object("rss", "queues", "weights")
+	if !ok || len(elements) == 0 {
+		return
+	}
+	if len(elements) == 2 {
+		x.wrong(elements["weights"].Range, "Both ways to spread packets", "rss has queues (equally) or weights, and this one has both. Keep one of them.")
+		return
+	}
+	bestEffort := v.BestEffort
+	var fill func(size int) ([]uint32, error)
+	if e, ok := elements["queues"]; ok {
+		n, ok := x.whole("rss.queues", e, 1, 1<<16)
+		if !ok {
+			return
+		}
+		bestEffort = bestEffort || e.BestEffort
+		fill = func(size int) ([]uint32, error) {
+			if n > size {
+				return nil, fmt.Errorf("its RSS table has %d entries, too few for %d queues", size, n)
+			}
+			return equalRSS(n, size), nil
+		}
+	} else {
+		e := elements["weights"]
+		bestEffort = bestEffort || e.BestEffort
+		if ty := e.Type(); !ty.IsTupleType() && !ty.IsListType() {
+			x.wrong(e.Range, "Invalid rss.weights", "A list of whole numbers is needed, one for each queue, as in [3, 1], not a value of type %s.", ty.FriendlyName())
+			return
+		}
+		if !e.IsWhollyKnown() {
+			return
+		}
+		var weights []int
+		sum := 0
+		for _, w := range e.AsValueSlice() {
+			if w.IsNull() {
+				x.wrong(e.Range, "Invalid rss.weights", "A weight is a whole number from 0 to 65535, not null.")
+				return
+			}
+			n, ok := x.whole("rss.weights", profile.Value{Value: w, Range: e.Range}, 0, 1<<16-1)
+			if !ok {
+				return
+			}
+			weights, sum = append(weights, n), sum+n
+		}
+		if sum == 0 {
+			x.wrong(e.Range, "Invalid rss.weights", "Some queue has to get packets: give one of them a weight above 0.")
+			return
+		}
+		fill = func(size int) ([]uint32, error) {
+			if sum > size {
+				return nil, fmt.Errorf("its RSS table has %d entries, too few for weights with the sum %d (divide them)", size, sum)
+			}
+			return weightedRSS(weights, size), nil
+		}
+	}
+	x.step(func(n host.NICFacts) {
+		x.want(nicRSS(n.Name, liveHardware), v.Range, bestEffort, func(live Value) (Value, error) {
+			table, err := parseRSS(live.Text)
+			if err != nil {
+				return Value{}, err
+			}
+			if table, err = fill(len(table)); err != nil {
+				return Value{}, err
+			}
+			return Value{Text: rssText(table)}, nil
+		})
+	})
+}
+
+// nicIRQ is where the interrupts of a device's queues may go: "input.0:0-3
+// output.0:0-3". The queues stand for the interrupts, whose numbers are others after
+// a reset. Compared is what is asked of the kernel: where an interrupt really goes
+// follows with the next one that comes.
+func nicIRQ(nic string) *nicSetting {
+	return &nicSetting{
+		kind: "queue", nic: nic, name: "irq",
+		read: func(h *host.Host) (string, error) {
+			irqs, err := h.QueueIRQs(nic)
+			if err != nil {
+				return "", err
+			}
+			if len(irqs) == 0 {
+				return "", fmt.Errorf("interrupts of %s: %w: it has none of its own", nic, errors.ErrUnsupported)
+			}
+			pairs := make([]pair, len(irqs))
+			for i, q := range irqs {
+				pairs[i] = pair{q.Queue, q.CPUs}
+			}
+			return pairsText(pairs), nil
+		},
+		write: func(h *host.Host, text string) error {
+			want, err := parsePairs(text)
+			if err != nil {
+				return fmt.Errorf("interrupts of %s: %w", nic, err)
+			}
+			irqs, err := h.QueueIRQs(nic)
+			if err != nil {
+				return err
+			}
+			byQueue := map[string]host.QueueIRQ{}
+			for _, q := range irqs {
+				byQueue[q.Queue] = q
+			}
+			var errs []error
+			for _, p := range want {
+				q, ok := byQueue[p.name]
+				switch {
+				case !ok:
+					errs = append(errs, fmt.Errorf("interrupts of %s: it has none for %s any more (apply again)", nic, p.name))
+				case q.CPUs != p.value:
+					// One that the kernel manages does not keep the others from
+					// being set.
+					if err := h.SetIRQAffinity(q, p.value); err != nil {
+						errs = append(errs, err)
+					}
+				}
+			}
+			return errors.Join(errs...)
+		},
+	}
+}
+
+func (x *nicBlock) irq() {
+	elements, v, ok := x.object("irq", "policy", "cpus", "numa")
+	if !ok {
+		return
+	}
+	policy, numa := "spread", "local"
+	for name, to := range map[string]struct {
+		word  *string
+		words []string
+	}{"policy": {&policy, []string{"spread", "single", "list"}}, "numa": {&numa, []string{"local", "any"}}} {
+		if e, given := elements[name]; given {
+			if e.Type() == cty.String && slices.Contains(to.words, e.AsString()) {
+				*to.word = e.AsString()
+				continue
+			}
+			x.wrong(e.Range, "Invalid irq."+name, `Write "%s".`, strings.Join(to.words, `" or "`))
+			ok = false
+		}
+	}
+	var set cpuset.CPUSet
+	var list []int
+	if e, given := elements["cpus"]; given {
+		if e.Type() != cty.String {
+			x.wrong(e.Range, "Invalid irq.cpus", "A cpulist is needed, as in \"0-3,8\", not a value of type %s.", e.Type().FriendlyName())
+			return
+		}
+		if set, given = x.cpulist("irq.cpus", e, "A cpulist"); !given {
+			return
+		}
+		list = inOrder(e.AsString())
+	} else if policy == "list" && v.IsWhollyKnown() {
+		x.wrong(v.Range, "A list without CPUs", `irq.policy "list" goes through irq.cpus as they are written: add cpus = "0,2,4".`)
+		return
+	}
+	if e, given := elements["numa"]; given && policy == "list" {
+		x.wrong(e.Range, "numa beside a list", `irq.policy "list" takes the CPUs as they are written. Remove numa, or write policy = "spread".`)
+		return
+	}
+	if !ok || !v.IsWhollyKnown() {
+		return
+	}
+	x.irqOrder = func(n host.NICFacts) []int {
+		if policy == "list" {
+			return list
+		}
+		among := set
+		if among.IsEmpty() {
+			isolated, _ := cpuset.Parse(x.t.Facts.CPU.Isolated)
+			if among = x.online().Difference(isolated); among.IsEmpty() {
+				among = x.online()
+			}
+		}
+		if numa == "local" {
+			if local := localCPUs(x.t.Facts.CPU, among, n.NUMANode); !local.IsEmpty() {
+				among = local
+			}
+		}
+		order := orderCPUs(x.t.Facts.CPU, among, n.NUMANode)
+		if policy == "single" && len(order) > 1 {
+			order = order[:1]
+		}
+		return order
+	}
+	x.step(func(n host.NICFacts) {
+		if e, given := elements["numa"]; given && numa == "local" && !set.IsEmpty() && localCPUs(x.t.Facts.CPU, set, n.NUMANode).IsEmpty() {
+			x.diags = append(x.diags, &hcl.Diagnostic{
+				Severity: hcl.DiagWarning,
+				Summary:  "No CPU near the device",
+				Detail:   fmt.Sprintf("%s is on NUMA node %d, and none of the CPUs %s is. All of them are used.", nicText(n), n.NUMANode, set),
+				Subject:  e.Range.Ptr(),
+			})
+		}
+		order := x.irqOrder(n)
+		x.want(nicIRQ(n.Name), v.Range, v.BestEffort, func(live Value) (Value, error) {
+			pairs, err := parsePairs(live.Text)
+			if err != nil || len(order) == 0 {
+				return Value{}, errors.Join(err, errors.New("no CPU is left for the interrupts"))
+			}
+			spreadIRQs(pairs, order)
+			return Value{Text: pairsText(pairs)}, nil
+		})
+	})
+}
+
+// spreadIRQs gives each queue one CPU, in turn. What is received and what is sent
+// through queues of the same number goes to the same CPU.
+func spreadIRQs(pairs []pair, order []int) {
+	ranks := map[string]int{}
+	for i, p := range pairs {
+		number := p.name[strings.LastIndexFunc(p.name, func(r rune) bool { return r < '0' || r > '9' })+1:]
+		if _, ok := ranks[number]; !ok {
+			ranks[number] = len(ranks)
+		}
+		pairs[i].value = strconv.Itoa(order[ranks[number]%len(order)])
+	}
+}
+
+// inOrder are the CPUs of a valid cpulist as it is written.
+func inOrder(list string) []int {
+	var cpus []int
+	for part := range strings.SplitSeq(list, ",") {
+		from, to, isRange := strings.Cut(part, "-")
+		if !isRange {
+			to = from
+		}
+		a, _ := strconv.Atoi(from)
+		b, _ := strconv.Atoi(to)
+		for cpu := a; cpu <= b; cpu++ {
+			cpus = append(cpus, cpu)
+		}
+	}
+	return cpus
+}
+
+// localCPUs are those of the node; all where the node is not known.
+func localCPUs(f host.CPUFacts, among cpuset.CPUSet, node int) cpuset.CPUSet {
+	if node < 0 {
+		return among
+	}
+	for _, n := range f.NUMA {
+		if n.ID == node {
+			cpus, err := cpuset.Parse(n.CPUs)
+			if err != nil {
+				return among
+			}
+			return among.Intersection(cpus)
+		}
+	}
+	return cpuset.New()
+}
+
+// orderCPUs puts the CPUs of the node first, and on each side those that share
+// a core with an earlier one last.
+func orderCPUs(f host.CPUFacts, among cpuset.CPUSet, node int) []int {
+	local := localCPUs(f, among, node)
+	type place struct{ far, sibling, id int }
+	places := map[int]place{}
+	for _, t := range f.Threads {
+		siblings, err := cpuset.Parse(t.Siblings)
+		if err != nil {
+			continue
+		}
+		p := place{id: t.ID}
+		for _, s := range siblings.Intersection(among).List() {
+			if s < t.ID {
+				p.sibling++
+			}
+		}
+		places[t.ID] = p
+	}
+	order := among.List()
+	for _, cpu := range order {
+		p := places[cpu]
+		p.id = cpu
+		if !local.Contains(cpu) {
+			p.far = 1
+		}
+		places[cpu] = p
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		p, q := places[a], places[b]
+		return cmp.Or(cmp.Compare(p.far, q.far), cmp.Compare(p.sibling, q.sibling), cmp.Compare(p.id, q.id))
+	})
+	return order
+}

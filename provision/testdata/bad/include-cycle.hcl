@@ -1,0 +1,4 @@
+nodeprov {
+  schema  = 1
+  include = ["lib/first.hcl"]
+}

@@ -1,0 +1,7 @@
+nodeprov {
+  schema = 1
+}
+irqbalance {
+  mode        = "stop"
+  banned_cpus = "all"
+}

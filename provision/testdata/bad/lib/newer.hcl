@@ -1,0 +1,4 @@
+nodeprov {
+  schema = 2
+}
+quantum "tunnel" {}
