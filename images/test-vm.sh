@@ -11,7 +11,7 @@ usage: test-vm.sh [--bin DIR] [--cache DIR] [--jobs N] [--timeout SECONDS] [--he
   --bin DIR          where nodeprov, lbd and probe are (default: bin of the repository)
   --cache DIR        for the Debian root file system and the logs (default: .cache/images)
   --jobs N           machines that run at a time (default: one for each CPU)
-  --timeout SECONDS  of each test, over all of its boots (default: 900)
+  --timeout SECONDS  of each test, over all of its boots (default: 1500)
 
 Must be run as root. Logs stay in CACHE/run/TEST. Exit status 0 if every test passed.
 
@@ -61,8 +61,8 @@ run() {
 	local passed failed
 	passed=$(grep -c '^ok ' "$dir/run/result.log" || true)
 	failed=$(grep -c '^not ok ' "$dir/run/result.log" || true)
-	printf '%-14s %3d passed, %d failed, %d boots, %d s\n' "$name" "$passed" "$failed" \
-		"$(grep -c '^# boot .* up .* s, ' "$dir/run/result.log" || true)" $((SECONDS - start)) >"$dir/summary"
+	printf '%-14s %3d passed, %d failed, %d boots, %3d s\n' "$name" "$passed" "$failed" \
+		"$(sed -n 's/^# boot \([0-9]*\),.*/\1/p' "$dir/run/result.log" | tail -n 1)" $((SECONDS - start)) >"$dir/summary"
 	# Both must agree, lest a test that ended early pass for one that passed.
 	if ((rc == 0 && failed == 0 && passed > 0)); then
 		touch "$dir/passed"
@@ -70,7 +70,7 @@ run() {
 }
 
 main() {
-	local bin=$here/../bin cache=$here/../.cache/images jobs limit=900 chosen=()
+	local bin=$here/../bin cache=$here/../.cache/images jobs limit=1500 chosen=()
 	jobs=$(nproc)
 	while (($#)); do
 		case $1 in

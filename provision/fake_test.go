@@ -40,6 +40,8 @@ type memory struct {
 	unreadable map[string]bool
 	// refuse are keys that cannot be written.
 	refuse map[string]bool
+	// oneWay numbers can be raised only.
+	oneWay map[string]bool
 	// inexact, pending and ineffective are what settings say of themselves, by
 	// key.
 	inexact, pending, ineffective map[string]string
@@ -73,7 +75,7 @@ func (m *memory) set(key string, v Value) error {
 		m.onWrite(key)
 	}
 	m.writes++
-	if m.refuse[key] {
+	if m.refuse[key] || m.oneWay[key] && (v.Absent || number(v.Text) < number(m.values[key])) {
 		return errWrite
 	}
 	failing := m.writes == m.failAt
@@ -94,6 +96,11 @@ func (m *memory) set(key string, v Value) error {
 		return errWrite
 	}
 	return nil
+}
+
+func number(s string) int {
+	n, _ := strconv.Atoi(s)
+	return n
 }
 
 // text is the whole machine.

@@ -72,6 +72,14 @@ func fileWanted(path string, mode fs.FileMode, content []byte, rng hcl.Range) Wa
 	}
 }
 
+// Lifetime: what is below /run is gone after a reboot.
+func (s file) Lifetime() Lifetime {
+	if strings.HasPrefix(s.path, "/run/") {
+		return Runtime
+	}
+	return Persistent
+}
+
 func openFile(name string) (file, error) {
 	if err := checkFilePath(name); err != nil {
 		return file{}, fmt.Errorf("file: %w", err)

@@ -400,7 +400,12 @@ func (j *journal) chains() (map[string]*chain, []string) {
 	live := j.live()
 	for i, r := range j.records {
 		switch {
-		case !live[i], r.Type == recRefused:
+		case !live[i]:
+		case r.Type == recRefused:
+			// What the kernel made of our value is ours too.
+			if c := cs[r.Key]; c != nil {
+				c.wrote = append(c.wrote, *r.Before)
+			}
 		case r.Type == recReleased:
 			delete(cs, r.Key)
 			order = slices.DeleteFunc(order, func(k string) bool { return k == r.Key })

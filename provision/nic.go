@@ -86,6 +86,8 @@ type nicSetting struct {
 	// and errors.ErrUnsupported for what is absent.
 	read  func(*host.Host) (string, error)
 	write func(*host.Host, string) error
+	// same is Comparer's, of texts that differ; nil where those never are the same.
+	same func(live, want string) bool
 	// inexact is Inexacter's; nil for what can always be restored.
 	inexact func(live, want Value) string
 }
@@ -117,6 +119,12 @@ func (s *nicSetting) Write(_ context.Context, h *host.Host, v Value) error {
 	return s.write(h, v.Text)
 }
 
+// Same: what is put back may have been there when the device had other queues, and
+// is compared as far as it goes.
+func (s *nicSetting) Same(live, want Value) bool {
+	return live == want || !live.Absent && !want.Absent && s.same != nil && s.same(live.Text, want.Text)
+}
+
 func (s *nicSetting) Inexact(live, want Value) string {
 	if s.inexact == nil {
 		return ""
@@ -137,11 +145,18 @@ func (s *nicSetting) unsupported(h *host.Host) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("link %s: the device has vanished (plug it in, or say on_missing = \"skip\")", s.nic)
-	case err != nil:
-		return fmt.Errorf("%w; leave it out for this device, or write best_effort()", err)
 	}
-	return nil // it has come back
+	return err // nil: it has come back
 }
+
+// notHere is the error of a property that this device, driver or kernel does not
+// have.
+type notHere string
+
+func (e notHere) Error() string        { return string(e) }
+func (e notHere) Is(target error) bool { return target == errors.ErrUnsupported }
+
+func notHeref(format string, args ...any) error { return notHere(fmt.Sprintf(format, args...)) }
 
 func openNIC(name string) (Setting, error) {
 	nic, property, _ := strings.Cut(name, "/")
@@ -249,11 +264,19 @@ func (x *nicBlock) step(f func(host.NICFacts)) { x.steps = append(x.steps, f) }
 
 // want asks for a setting; v is where the profile does.
 func (x *nicBlock) want(s *nicSetting, rng hcl.Range, bestEffort bool, want func(Value) (Value, error)) {
-	class := x.onError
+	w := Wanted{Setting: s, Want: want, Range: rng, OnError: x.onError, Unsupported: s.unsupported}
 	if bestEffort {
-		class = Tolerate
+		w.OnError = Tolerate
+	} else {
+		w.Unsupported = func(h *host.Host) error {
+			err := s.unsupported(h)
+			if errors.Is(err, errors.ErrUnsupported) {
+				return fmt.Errorf("%w; leave it out for this device, or write best_effort()", err)
+			}
+			return err
+		}
 	}
-	x.ws = append(x.ws, Wanted{Setting: s, Want: want, Range: rng, OnError: class, Unsupported: s.unsupported})
+	x.ws = append(x.ws, w)
 }
 
 // value returns an attribute that is given, known and not secret.
@@ -276,9 +299,8 @@ func (x *nicBlock) usable(what string, v profile.Value) bool {
 	return v.IsKnown() && !v.IsNull()
 }
 
-// object returns the elements of an attribute that is an object with these
-// elements at most, without those that are unknown or null. Its complete is false
-// where some are unknown.
+// object returns the elements, but those that are null, of an attribute that is an
+// object with these elements at most. It is not ok where one is wrong or unknown.
 func (x *nicBlock) object(name string, known ...string) (elements map[string]profile.Value, v profile.Value, ok bool) {
 	v, ok = given(x.b, name)
 	if !ok || !x.usable(name, v) {
@@ -312,7 +334,7 @@ func (x *nicBlock) object(name string, known ...string) (elements map[string]pro
 	return elements, v, ok
 }
 
-// whole reads a whole number; max may be left to "max" where words allows it.
+// whole reads a whole number.
 func (x *nicBlock) whole(what string, v profile.Value, min, max int) (int, bool) {
 	if v.Type() == cty.Number {
 		if n, acc := v.AsBigFloat().Int64(); acc == 0 && n >= int64(min) && n <= int64(max) {

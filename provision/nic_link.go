@@ -31,6 +31,7 @@ type hardware interface {
 	SetRings(nic string, r host.RingFacts) error
 	Coalesce(nic string) (host.Coalesce, error)
 	SetCoalesce(nic string, c host.Coalesce) error
+	Channels(nic string) (host.ChannelFacts, error)
 	RSS(nic string) ([]uint32, error)
 	SetRSS(nic string, table []uint32) error
 }
@@ -183,7 +184,7 @@ func nicRings(nic string, hw func(*host.Host) hardware) *nicSetting {
 			}
 			// Software devices may answer with nothing but zeros.
 			if r.MaxRX == 0 && r.MaxTX == 0 {
-				return "", fmt.Errorf("rings of %s: %w: the driver has none", nic, errors.ErrUnsupported)
+				return "", notHeref("rings of %s: the driver has none", nic)
 			}
 			return ringsText(r), nil
 		},
@@ -333,7 +334,7 @@ func wantFeature(nic, name string, on bool) *nicSetting {
 	s.read = func(h *host.Host) (string, error) {
 		f, err := readFeature(h, nic, name)
 		if err == nil && f.Fixed && f.On != on {
-			err = fmt.Errorf("feature %s of %s: %w: it is %s and fixed on this device", name, nic, errors.ErrUnsupported, onOff(f.On))
+			err = notHeref("feature %s of %s: it is %s and fixed on this device", name, nic, onOff(f.On))
 		}
 		return onOff(f.On), err
 	}
@@ -351,7 +352,7 @@ func readFeature(h *host.Host, nic, name string) (host.Feature, error) {
 		if near := nearestName(name, sortedKeys(fs)); near != "" {
 			hint = fmt.Sprintf(" (did you mean %s?)", near)
 		}
-		return host.Feature{}, fmt.Errorf("feature %s of %s: %w: this kernel has no such feature%s", name, nic, errors.ErrUnsupported, hint)
+		return host.Feature{}, notHeref("feature %s of %s: this kernel has no such feature%s", name, nic, hint)
 	}
 	return f, nil
 }
@@ -502,7 +503,7 @@ func nicBigTCP(nic string, version int) *nicSetting {
 				gso, gro, since = l.GSOv4, l.GROv4, "6.3"
 			}
 			if l.TSOMax == 0 || gso == 0 {
-				return "", fmt.Errorf("BIG TCP for IPv%d on %s: %w: the kernel is too old (Linux %s has it)", version, nic, errors.ErrUnsupported, since)
+				return "", notHeref("BIG TCP for IPv%d on %s: the kernel is too old (Linux %s has it)", version, nic, since)
 			}
 			return bigTCPText(gso, gro), nil
 		},

@@ -74,6 +74,55 @@ func parsePairs(text string) ([]pair, error) {
 	return pairs, nil
 }
 
+// fitPairs is what want makes of a device that has these queues now: a value for
+// each that it names, and for the others too if all it names have the same. What was
+// journaled may have been there with other channels. Queues that nothing is known of
+// are left out.
+func fitPairs(now []pair, want string) ([]pair, error) {
+	if want == oneQueue {
+		want = "tx-0:-"
+	}
+	pairs, err := parsePairs(want)
+	if err != nil {
+		return nil, err
+	}
+	values := map[string]string{}
+	uniform := len(pairs) > 0
+	for _, p := range pairs {
+		values[p.name] = p.value
+		uniform = uniform && p.value == pairs[0].value
+	}
+	var fit []pair
+	for _, p := range now {
+		if v, ok := values[p.name]; ok {
+			fit = append(fit, pair{p.name, v})
+		} else if uniform {
+			fit = append(fit, pair{p.name, pairs[0].value})
+		}
+	}
+	return fit, nil
+}
+
+func samePairs(live, want string) bool {
+	if live == oneQueue {
+		return true // whatever it is, there is nothing to choose
+	}
+	now, err := parsePairs(live)
+	if err != nil {
+		return false
+	}
+	fit, err := fitPairs(now, want)
+	if err != nil {
+		return false
+	}
+	for _, p := range fit {
+		if !slices.Contains(now, p) {
+			return false
+		}
+	}
+	return true
+}
+
 // oneQueue is the value of XPS for a device with one transmit queue.
 const oneQueue = "one queue"
 
@@ -84,13 +133,9 @@ func nicQueues(nic, name string, attr host.QueueAttr) *nicSetting {
 		if err != nil {
 			return "", err
 		}
-		pairs := make([]pair, len(values))
-		for i, v := range values {
-			pairs[i] = pair{attr.Dir + "-" + strconv.Itoa(i), v}
-		}
-		return pairsText(pairs), nil
+		return pairsText(queuePairs(attr, values)), nil
 	}
-	s := &nicSetting{kind: "queue", nic: nic, name: name, read: read}
+	s := &nicSetting{kind: "queue", nic: nic, name: name, read: read, same: samePairs}
 	if attr == host.XPSCPUs {
 		s.read = func(h *host.Host) (string, error) {
 			text, err := read(h)
@@ -104,31 +149,35 @@ func nicQueues(nic, name string, attr host.QueueAttr) *nicSetting {
 		}
 	}
 	s.write = func(h *host.Host, text string) error {
-		if text == oneQueue {
-			return fmt.Errorf("%s of %s: it had one queue and has more now", name, nic)
-		}
-		want, err := parsePairs(text)
-		if err != nil {
-			return fmt.Errorf("%s of %s: %w", name, nic, err)
-		}
-		live, err := h.QueueValues(nic, attr)
+		values, err := h.QueueValues(nic, attr)
 		if err != nil {
 			return err
 		}
-		if len(live) != len(want) {
-			return fmt.Errorf("%s of %s: %d values for %d queues (its channels were changed meanwhile: apply again)", name, nic, len(want), len(live))
+		fit, err := fitPairs(queuePairs(attr, values), text)
+		if err != nil {
+			return fmt.Errorf("%s of %s: %w", name, nic, err)
 		}
-		for i, p := range want {
-			if p.value == live[i] {
-				continue
-			}
-			if err := h.SetQueueValue(nic, attr, i, p.value); err != nil {
-				return err
+		for i, live := range queuePairs(attr, values) {
+			for _, p := range fit {
+				if p.name != live.name || p == live {
+					continue
+				}
+				if err := h.SetQueueValue(nic, attr, i, p.value); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
 	}
 	return s
+}
+
+func queuePairs(attr host.QueueAttr, values []string) []pair {
+	pairs := make([]pair, len(values))
+	for i, v := range values {
+		pairs[i] = pair{attr.Dir + "-" + strconv.Itoa(i), v}
+	}
+	return pairs
 }
 
 // wantQueues gives each queue that there is now the value that of has for it, of n.
@@ -275,35 +324,39 @@ func (x *nicBlock) rfs() {
 	})
 }
 
-// nicRSS is a device's table of receive side scaling: "equal 4 of 128" for one of
-// 128 entries that gives the first 4 queues theirs in turn, as drivers do by
-// themselves, or "table 0*96 1*32".
+// nicRSS is a device's table of receive side scaling: "equal 4/4 size 128" for one
+// of 128 entries that gives all of the 4 queues theirs in turn, as drivers do by
+// themselves; "equal 2/4 size 128" for one that does so with the first 2; or
+// "table/4 0*96 1*32".
 func nicRSS(nic string, hw func(*host.Host) hardware) *nicSetting {
-	read := func(h *host.Host) (string, error) {
-		table, err := hw(h).RSS(nic)
-		return rssText(table), err
-	}
 	return &nicSetting{
-		kind: "queue", nic: nic, name: "rss", read: read,
+		kind: "queue", nic: nic, name: "rss",
+		read: func(h *host.Host) (string, error) {
+			table, err := hw(h).RSS(nic)
+			if err != nil {
+				return "", err
+			}
+			c, err := hw(h).Channels(nic)
+			if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+				return "", err
+			}
+			return rssText(table, c.Combined+c.RX), nil
+		},
 		write: func(h *host.Host, text string) error {
+			if ownRSS(text) {
+				// Then the table has to stay the driver's: beside one of ours it
+				// would refuse to have fewer channels.
+				return hw(h).SetRSS(nic, nil)
+			}
 			table, err := parseRSS(text)
 			if err != nil {
 				return fmt.Errorf("RSS table of %s: %w", nic, err)
 			}
-			if strings.HasPrefix(text, "equal ") {
-				// It may be what the driver makes of its channels. Then it has to
-				// stay the driver's: with one of ours, it would refuse to have
-				// fewer channels.
-				if err := hw(h).SetRSS(nic, nil); err == nil {
-					if now, err := read(h); err == nil && now == text {
-						return nil
-					}
-				}
-			}
 			return hw(h).SetRSS(nic, table)
 		},
+		same: func(live, want string) bool { return ownRSS(live) && ownRSS(want) },
 		inexact: func(live, want Value) string {
-			if strings.HasPrefix(live.Text, "table ") {
+			if !ownRSS(live.Text) {
 				return "the driver may make its own table when the channels change"
 			}
 			return ""
@@ -311,16 +364,21 @@ func nicRSS(nic string, hw func(*host.Host) hardware) *nicSetting {
 	}
 }
 
-func rssText(table []uint32) string {
-	if len(table) == 0 {
-		return ""
-	}
-	n := slices.Max(table) + 1
-	if slices.Equal(table, equalRSS(int(n), len(table))) {
-		return fmt.Sprintf("equal %d of %d", n, len(table))
+// ownRSS tells the table that a driver makes by itself, of whatever channels.
+func ownRSS(text string) bool {
+	var to, of, size int
+	n, err := fmt.Sscanf(text, "equal %d/%d size %d", &to, &of, &size)
+	return err == nil && n == 3 && to == of
+}
+
+// rssText is the table of a device with so many queues, 0 where nobody knows.
+func rssText(table []uint32, queues int) string {
+	n := int(slices.Max(table)) + 1
+	if slices.Equal(table, equalRSS(n, len(table))) {
+		return fmt.Sprintf("equal %d/%d size %d", n, max(queues, n), len(table))
 	}
 	var b strings.Builder
-	b.WriteString("table")
+	fmt.Fprintf(&b, "table/%d", max(queues, n))
 	for i := 0; i < len(table); {
 		j := i
 		for j < len(table) && table[j] == table[i] {
@@ -333,21 +391,18 @@ func rssText(table []uint32) string {
 }
 
 func parseRSS(text string) ([]uint32, error) {
-	var queues, size int
-	if n, err := fmt.Sscanf(text, "equal %d of %d", &queues, &size); n == 2 && err == nil && queues > 0 && size > 0 {
-		return equalRSS(queues, size), nil
+	var to, of, size int
+	if n, err := fmt.Sscanf(text, "equal %d/%d size %d", &to, &of, &size); n == 3 && err == nil && to > 0 && size > 0 && size < 1<<20 {
+		return equalRSS(to, size), nil
 	}
 	var table []uint32
-	words := strings.Fields(text)
-	for i, w := range words {
-		if i == 0 && w == "table" {
-			continue
-		}
+	head, rest, _ := strings.Cut(text, " ")
+	for w := range strings.FieldsSeq(rest) {
 		q, n, ok := strings.Cut(w, "*")
 		queue, err1 := strconv.ParseUint(q, 10, 32)
 		times, err2 := strconv.ParseUint(n, 10, 16)
-		if !ok || err1 != nil || err2 != nil || words[0] != "table" {
-			return nil, fmt.Errorf("%q has another form than \"table 0*96 1*32\"", text)
+		if !ok || err1 != nil || err2 != nil || !strings.HasPrefix(head, "table/") {
+			return nil, fmt.Errorf("%q has another form than \"table/4 0*96 1*32\"", text)
 		}
 		table = append(table, slices.Repeat([]uint32{uint32(queue)}, int(times))...)
 	}
@@ -355,6 +410,18 @@ func parseRSS(text string) ([]uint32, error) {
 		return nil, fmt.Errorf("%q has no entries", text)
 	}
 	return table, nil
+}
+
+// rssQueues is how many queues the device of a value has, 0 if that does not tell.
+func rssQueues(text string) int {
+	var to, of int
+	if _, err := fmt.Sscanf(text, "equal %d/%d", &to, &of); err == nil {
+		return of
+	}
+	if _, err := fmt.Sscanf(text, "table/%d", &of); err == nil {
+		return of
+	}
+	return 0
 }
 
 // equalRSS is what the kernel makes by default (ethtool_rxfh_indir_default).
@@ -451,7 +518,7 @@ func (x *nicBlock) rss() {
 			if table, err = fill(len(table)); err != nil {
 				return Value{}, err
 			}
-			return Value{Text: rssText(table)}, nil
+			return Value{Text: rssText(table, rssQueues(live.Text))}, nil
 		})
 	})
 }
@@ -469,44 +536,42 @@ func nicIRQ(nic string) *nicSetting {
 				return "", err
 			}
 			if len(irqs) == 0 {
-				return "", fmt.Errorf("interrupts of %s: %w: it has none of its own", nic, errors.ErrUnsupported)
+				return "", notHeref("interrupts of %s: it has none of its own", nic)
 			}
-			pairs := make([]pair, len(irqs))
-			for i, q := range irqs {
-				pairs[i] = pair{q.Queue, q.CPUs}
-			}
-			return pairsText(pairs), nil
+			return pairsText(irqPairs(irqs)), nil
 		},
+		same: samePairs,
 		write: func(h *host.Host, text string) error {
-			want, err := parsePairs(text)
-			if err != nil {
-				return fmt.Errorf("interrupts of %s: %w", nic, err)
-			}
 			irqs, err := h.QueueIRQs(nic)
 			if err != nil {
 				return err
 			}
-			byQueue := map[string]host.QueueIRQ{}
-			for _, q := range irqs {
-				byQueue[q.Queue] = q
+			fit, err := fitPairs(irqPairs(irqs), text)
+			if err != nil {
+				return fmt.Errorf("interrupts of %s: %w", nic, err)
 			}
 			var errs []error
-			for _, p := range want {
-				q, ok := byQueue[p.name]
-				switch {
-				case !ok:
-					errs = append(errs, fmt.Errorf("interrupts of %s: it has none for %s any more (apply again)", nic, p.name))
-				case q.CPUs != p.value:
+			for _, q := range irqs {
+				for _, p := range fit {
+					if p.name != q.Queue || p.value == q.CPUs {
+						continue
+					}
 					// One that the kernel manages does not keep the others from
 					// being set.
-					if err := h.SetIRQAffinity(q, p.value); err != nil {
-						errs = append(errs, err)
-					}
+					errs = append(errs, h.SetIRQAffinity(q, p.value))
 				}
 			}
 			return errors.Join(errs...)
 		},
 	}
+}
+
+func irqPairs(irqs []host.QueueIRQ) []pair {
+	pairs := make([]pair, len(irqs))
+	for i, q := range irqs {
+		pairs[i] = pair{q.Queue, q.CPUs}
+	}
+	return pairs
 }
 
 func (x *nicBlock) irq() {

@@ -650,11 +650,11 @@ func TestNICUnsupported(t *testing.T) {
 			s    *nicSetting
 			want string
 		}{
-			{nicRings("np0", liveHardware), "the driver has none"},
+			{nicRings("np0", liveHardware), "rings of np0: operation not supported (the driver veth has none)"},
 			{nicCoalesce("np0", "rx_usecs", liveHardware), "coalescing of np0: operation not supported (the driver veth has none)"},
 			{nicRSS("np0", liveHardware), "RSS table of np0: operation not supported (the driver veth has none)"},
-			{nicIRQ("np0"), "interrupts of np0: unsupported operation: it has none of its own"},
-			{wantFeature("np0", "rx-lro", true), "feature rx-lro of np0: unsupported operation: it is off and fixed on this device"},
+			{nicIRQ("np0"), "interrupts of np0: it has none of its own"},
+			{wantFeature("np0", "rx-lro", true), "feature rx-lro of np0: it is off and fixed on this device"},
 			{nicFeature("np0", "rx-grp"), "this kernel has no such feature (did you mean rx-gro?)"},
 			{nicMTU("np2"), `link np2: the device has vanished (plug it in, or say on_missing = "skip")`},
 			{nicQueues("np2", "rps", host.RPSCPUs), `link np2: the device has vanished`},

@@ -172,11 +172,19 @@ type wantError struct{ err error }
 func (e *wantError) Error() string { return e.err.Error() }
 func (e *wantError) Unwrap() error { return e.err }
 
+// lifetime is a setting's own, or its kind's.
+func lifetime(k *Kind, s Setting) Lifetime {
+	if l, ok := s.(Lifetimer); ok {
+		return l.Lifetime()
+	}
+	return k.Lifetime
+}
+
 // examine reads one setting and says what is to be done with it.
 func (e *Engine) examine(ctx context.Context, w *Wanted, h *history, ph Phase) Change {
 	k := e.kindOf(w.Key())
 	c := Change{
-		Key: w.Key(), Scope: k.Scope, Lifetime: k.Lifetime, Effect: k.Effect, Range: w.Range,
+		Key: w.Key(), Scope: k.Scope, Lifetime: lifetime(k, w.Setting), Effect: k.Effect, Range: w.Range,
 		rank: e.rank(w.Key()), want: w, setting: w.Setting, device: deviceOf(w.Setting), kindScope: k.Scope,
 	}
 	if w.Scope != "" {
@@ -192,7 +200,7 @@ func (e *Engine) examine(ctx context.Context, w *Wanted, h *history, ph Phase) C
 		c.Action, c.Err, c.Want = a, err, Value{Absent: true}
 		return c
 	}
-	if e.offline() && k.Lifetime == Runtime {
+	if e.offline() && c.Lifetime == Runtime {
 		return refuse(AtBoot, nil)
 	}
 	live, err := w.Read(ctx, e.Host)

@@ -210,29 +210,93 @@ func (o qdiscOption) text(n uint64) string {
 	return strconv.FormatUint(n, 10)
 }
 
-// leafText describes a discipline with the options that are not as the kernel
-// makes them on this device: "fq limit=20000". Of a discipline that nodeprov cannot
-// ask for, it has the options as bytes, so that they can be put back.
-func leafText(q host.Qdisc, l host.Link) (string, error) {
+// leaf is a discipline of some kind with options.
+type leaf struct {
+	kind   string
+	values map[string]uint64
+	// raw are the options, as the kernel has them, of a discipline that nodeprov
+	// cannot ask for: they may be good enough to put it back.
+	raw []byte
+}
+
+// leafOf reads what the kernel tells.
+func leafOf(q host.Qdisc) (leaf, error) {
 	options, known := disciplines()[q.Kind]
-	if !known && q.Kind != "mq" && len(q.Options) > 0 {
-		return q.Kind + " raw=" + hex.EncodeToString(q.Options), nil
+	if !known && q.Kind != "mq" {
+		return leaf{kind: q.Kind, raw: q.Options}, nil
 	}
 	values, err := qdiscValues(options, q.Options)
 	if err != nil {
-		return "", fmt.Errorf("qdisc %s on %s: %w", q.Kind, l.Name, err)
+		return leaf{}, fmt.Errorf("qdisc %s: %w", q.Kind, err)
 	}
-	return leafOf(q.Kind, values, l), nil
+	return leaf{kind: q.Kind, values: values}, nil
 }
 
-func leafOf(kind string, values map[string]uint64, l host.Link) string {
-	text := kind
-	for _, o := range disciplines()[kind] {
-		if n, ok := values[o.name]; ok && !o.isDefault(n, l) {
+// text has the options that are not as the kernel makes them on the device l: "fq
+// limit=20000".
+func (f leaf) text(l host.Link) string {
+	text := f.kind
+	for _, o := range disciplines()[f.kind] {
+		if n, ok := f.values[o.name]; ok && !o.isDefault(n, l) {
 			text += " " + o.name + "=" + o.text(n)
 		}
 	}
+	if len(f.raw) > 0 {
+		text += " raw=" + hex.EncodeToString(f.raw)
+	}
 	return text
+}
+
+// parseLeaf reads a text.
+func parseLeaf(text string) (leaf, error) {
+	words := strings.Fields(text)
+	if len(words) == 0 {
+		return leaf{}, errors.New("a queueing discipline without a name")
+	}
+	f := leaf{kind: words[0], values: map[string]uint64{}}
+	options := disciplines()[f.kind]
+	for _, w := range words[1:] {
+		name, value, _ := strings.Cut(w, "=")
+		if name == "raw" {
+			b, err := hex.DecodeString(value)
+			if err != nil {
+				return leaf{}, fmt.Errorf("qdisc %s: options: %w", f.kind, err)
+			}
+			f.raw = b
+			continue
+		}
+		i := slices.IndexFunc(options, func(o qdiscOption) bool { return o.name == name })
+		if i < 0 {
+			return leaf{}, fmt.Errorf("qdisc %s: it has no option %q", f.kind, name)
+		}
+		n, err := options[i].parse(value)
+		if err != nil {
+			return leaf{}, fmt.Errorf("qdisc %s: %w", f.kind, err)
+		}
+		f.values[name] = n
+	}
+	return f, nil
+}
+
+// qdisc is the leaf for the kernel.
+func (f leaf) qdisc(parent uint32) host.Qdisc {
+	q := host.Qdisc{Kind: f.kind, Parent: parent, Options: f.raw}
+	for _, o := range disciplines()[f.kind] {
+		n, ok := f.values[o.name]
+		if !ok {
+			continue
+		}
+		number := binary.NativeEndian.AppendUint32(nil, uint32(n))
+		switch {
+		case o.attr == 0:
+			q.Options = number
+		case o.form == optionByte:
+			q.Options = append(q.Options, nl.NewRtAttr(int(o.attr), []byte{byte(n)}).Serialize()...)
+		default:
+			q.Options = append(q.Options, nl.NewRtAttr(int(o.attr), number).Serialize()...)
+		}
+	}
+	return q
 }
 
 // qdiscValues reads the kernel's options.
@@ -271,46 +335,6 @@ func qdiscValues(options []qdiscOption, b []byte) (map[string]uint64, error) {
 	return values, nil
 }
 
-// parseLeaf turns a leafText back, for a parent that the caller sets.
-func parseLeaf(text string) (host.Qdisc, error) {
-	words := strings.Fields(text)
-	if len(words) == 0 {
-		return host.Qdisc{}, errors.New("a queueing discipline without a name")
-	}
-	q := host.Qdisc{Kind: words[0]}
-	options := disciplines()[q.Kind]
-	for _, w := range words[1:] {
-		name, value, _ := strings.Cut(w, "=")
-		if name == "raw" {
-			b, err := hex.DecodeString(value)
-			if err != nil {
-				return host.Qdisc{}, fmt.Errorf("qdisc %s: options: %w", q.Kind, err)
-			}
-			q.Options = b
-			continue
-		}
-		i := slices.IndexFunc(options, func(o qdiscOption) bool { return o.name == name })
-		if i < 0 {
-			return host.Qdisc{}, fmt.Errorf("qdisc %s: it has no option %q", q.Kind, name)
-		}
-		o := options[i]
-		n, err := o.parse(value)
-		if err != nil {
-			return host.Qdisc{}, fmt.Errorf("qdisc %s: %w", q.Kind, err)
-		}
-		number := binary.NativeEndian.AppendUint32(nil, uint32(n))
-		switch {
-		case o.attr == 0:
-			q.Options = number
-		case o.form == optionByte:
-			q.Options = append(q.Options, nl.NewRtAttr(int(o.attr), []byte{byte(n)}).Serialize()...)
-		default:
-			q.Options = append(q.Options, nl.NewRtAttr(int(o.attr), number).Serialize()...)
-		}
-	}
-	return q, nil
-}
-
 // noDiscipline is the value of a device that never was up.
 const noDiscipline = "none yet"
 
@@ -318,13 +342,18 @@ const noDiscipline = "none yet"
 // "mq [fq]" with one of them on each transmit queue, or "mq [fq | pfifo_fast]" where
 // those differ. Options are left out where they are as the kernel makes them.
 func nicQdisc(nic string) *nicSetting {
+	// The device at the last Read: which options are the kernel's own depends on it,
+	// and on another one when the wanted value was journaled.
+	var last host.Link
 	return &nicSetting{
 		kind: "qdisc", nic: nic,
 		read: func(h *host.Host) (string, error) {
-			s, err := readQdiscs(h, nic)
+			s, l, err := readQdiscs(h, nic)
+			last = l
 			return s.text, err
 		},
 		write: func(h *host.Host, text string) error { return writeQdiscs(h, nic, text) },
+		same:  func(live, want string) bool { return sameQdiscs(live, want, last) },
 		inexact: func(live, want Value) string {
 			if live.Text == noDiscipline {
 				return "the device was never up, and has no discipline yet"
@@ -335,6 +364,45 @@ func nicQdisc(nic string) *nicSetting {
 			return ""
 		},
 	}
+}
+
+// sameQdiscs compares as a device l has it that may have other queues than when
+// want was journaled.
+func sameQdiscs(live, want string, l host.Link) bool {
+	now, mq1 := splitMQ(live)
+	then, mq2 := splitMQ(want)
+	if mq1 != mq2 {
+		return false
+	}
+	for i := range max(len(now), len(then)) {
+		a, b := now[min(i, len(now)-1)], then[min(i, len(then)-1)]
+		switch {
+		case len(now) > 1 && len(then) > 1 && i >= min(len(now), len(then)):
+			return true // no queue is there for the rest, or nothing is known of it
+		case a != b && canonicalLeaf(a, l) != canonicalLeaf(b, l):
+			return false
+		}
+	}
+	return true
+}
+
+// splitMQ returns the leaves of an mq, a single one for all that are the same, or
+// the root.
+func splitMQ(text string) (leaves []string, mq bool) {
+	inner, mq := strings.CutPrefix(text, "mq [")
+	if !mq {
+		return []string{text}, false
+	}
+	return strings.Split(strings.TrimSuffix(inner, "]"), " | "), true
+}
+
+// canonicalLeaf leaves out the options that are the kernel's own on l.
+func canonicalLeaf(text string, l host.Link) string {
+	f, err := parseLeaf(text)
+	if err != nil {
+		return text
+	}
+	return f.text(l)
 }
 
 // qdiscState is what a device has.
@@ -348,16 +416,17 @@ type qdiscState struct {
 	leaves  []string
 }
 
-func readQdiscs(h *host.Host, nic string) (qdiscState, error) {
+func readQdiscs(h *host.Host, nic string) (qdiscState, host.Link, error) {
 	l, err := h.Link(nic)
 	if err != nil {
-		return qdiscState{}, err
+		return qdiscState{}, l, err
 	}
 	qdiscs, err := h.Qdiscs(nic)
 	if err != nil {
-		return qdiscState{}, err
+		return qdiscState{}, l, err
 	}
-	return qdiscStateOf(qdiscs, l)
+	s, err := qdiscStateOf(qdiscs, l)
+	return s, l, err
 }
 
 func qdiscStateOf(qdiscs []host.Qdisc, l host.Link) (qdiscState, error) {
@@ -367,8 +436,8 @@ func qdiscStateOf(qdiscs []host.Qdisc, l host.Link) (qdiscState, error) {
 	root := qdiscs[0]
 	s := qdiscState{handle: root.Handle, mq: root.Kind == "mq"}
 	if !s.mq {
-		var err error
-		s.text, err = leafText(root, l)
+		f, err := leafOf(root)
+		s.text = f.text(l)
 		return s, err
 	}
 	for _, q := range qdiscs[1:] {
@@ -376,11 +445,11 @@ func qdiscStateOf(qdiscs []host.Qdisc, l host.Link) (qdiscState, error) {
 		if q.Parent&0xffff0000 != root.Handle&0xffff0000 {
 			continue
 		}
-		text, err := leafText(q, l)
+		f, err := leafOf(q)
 		if err != nil {
 			return qdiscState{}, err
 		}
-		s.parents, s.leaves = append(s.parents, q.Parent), append(s.leaves, text)
+		s.parents, s.leaves = append(s.parents, q.Parent), append(s.leaves, f.text(l))
 	}
 	s.text = mqText(s.leaves)
 	return s, nil
@@ -396,7 +465,7 @@ func mqText(leaves []string) string {
 // writeQdiscs makes the device send through text. What the kernel attaches by itself
 // is left to it where that is the same: it then does so for queues to come, too.
 func writeQdiscs(h *host.Host, nic, text string) error {
-	s, err := readQdiscs(h, nic)
+	s, l, err := readQdiscs(h, nic)
 	if err != nil {
 		return err
 	}
@@ -404,52 +473,53 @@ func writeQdiscs(h *host.Host, nic, text string) error {
 		if err := h.ResetQdisc(nic); err != nil {
 			return err
 		}
-		if s, err = readQdiscs(h, nic); err != nil {
+		if s, l, err = readQdiscs(h, nic); err != nil {
 			return err
 		}
 	}
-	if s.text == text || text == noDiscipline {
+	if text == noDiscipline || sameQdiscs(s.text, text, l) {
 		return nil
 	}
-	inner, isMQ := strings.CutPrefix(text, "mq [")
-	if !isMQ {
-		q, err := parseLeaf(text)
-		if err != nil {
-			return err
-		}
-		q.Parent = netlink.HANDLE_ROOT
-		return h.ReplaceQdisc(nic, q)
-	}
-	want := strings.Split(strings.TrimSuffix(inner, "]"), " | ")
-	// Checked before anything is replaced.
-	leaves := make([]host.Qdisc, len(want))
+	want, mq := splitMQ(text)
+	leaves := make([]leaf, len(want)) // checked before anything is replaced
 	for i, text := range want {
 		if leaves[i], err = parseLeaf(text); err != nil {
 			return err
 		}
 	}
+	if !mq {
+		return replaceLeaf(h, nic, netlink.HANDLE_ROOT, leaves[0])
+	}
 	// The leaves of the kernel's own mq have no names.
 	if err := h.ReplaceQdisc(nic, host.Qdisc{Kind: "mq", Parent: netlink.HANDLE_ROOT}); err != nil {
 		return err
 	}
-	if s, err = readQdiscs(h, nic); err != nil {
+	if s, l, err = readQdiscs(h, nic); err != nil {
 		return err
 	}
-	if len(want) != 1 && len(want) != len(s.leaves) {
-		return fmt.Errorf("qdisc of %s: %d leaves for %d queues (its channels were changed meanwhile: apply again)", nic, len(want), len(s.leaves))
-	}
-	for i, leaf := range s.leaves {
-		from := i % len(want)
-		if leaf == want[from] {
+	for i, now := range s.leaves {
+		from := min(i, len(want)-1)
+		if from != i && len(want) > 1 {
+			break // a queue that there was not, see sameQdiscs
+		}
+		if canonicalLeaf(now, l) == canonicalLeaf(want[from], l) {
 			continue
 		}
-		q := leaves[from]
-		q.Parent = s.parents[i]
-		if err := h.ReplaceQdisc(nic, q); err != nil {
+		if err := replaceLeaf(h, nic, s.parents[i], leaves[from]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// replaceLeaf leaves the kernel's own where it does not take its options back from
+// somebody's discipline: that this is not exact is known, see nicQdisc.
+func replaceLeaf(h *host.Host, nic string, parent uint32, f leaf) error {
+	err := h.ReplaceQdisc(nic, f.qdisc(parent))
+	if len(f.raw) > 0 && errors.Is(err, unix.EINVAL) {
+		return nil
+	}
+	return err
 }
 
 func (x *nicBlock) qdisc() {
@@ -517,11 +587,11 @@ func (x *nicBlock) discipline(b profile.Block) {
 					}
 					l = now
 				}
-				leaf := leafOf(kind, values, l)
+				text := leaf{kind: kind, values: values}.text(l)
 				if on == "leaves" && kind != "noqueue" && (l.TXQueues > 1 || strings.HasPrefix(live.Text, "mq ")) {
-					return Value{Text: mqText([]string{leaf})}, nil
+					return Value{Text: mqText([]string{text})}, nil
 				}
-				return Value{Text: leaf}, nil
+				return Value{Text: text}, nil
 			},
 		})
 	})

@@ -57,6 +57,11 @@ type Devicer interface {
 	Device() string
 }
 
+// Lifetimer is a Setting that does not have its Kind's lifetime: a file below /run.
+type Lifetimer interface {
+	Lifetime() Lifetime
+}
+
 // Inexacter is a Setting that going back may not restore exactly: hugepages that
 // memory is too fragmented for, a key that the kernel only lets be raised, a
 // module that stays loaded.

@@ -106,10 +106,10 @@ func (e *Engine) Show(ctx context.Context, generation *int) (*Shown, error) {
 			set.Before = &c.baseline
 		}
 		k := e.lookup(key)
-		if k != nil && k.Lifetime == Runtime && e.offline() {
-			set.Error = "only the booted machine has it"
-		} else if setting, err := e.reopen(key); err != nil {
+		if setting, err := e.reopen(key); err != nil {
 			set.Error = err.Error()
+		} else if lifetime(k, setting) == Runtime && e.offline() {
+			set.Error = "only the booted machine has it"
 		} else if set.Live, err = setting.Read(ctx, e.Host); err != nil {
 			set.Error = err.Error()
 		} else {

@@ -118,11 +118,11 @@ func (e *Engine) drift(ctx context.Context, s *Status, os []Outcome) error {
 			return fmt.Errorf("status: %w", context.Cause(ctx))
 		}
 		k := e.lookup(o.Key)
-		if k != nil && k.Lifetime == Runtime && (s.Last.Boot != s.Boot || e.offline()) {
-			continue
-		}
 		d := Drift{Key: o.Key, Applied: o.Live}
 		set, err := e.reopen(o.Key)
+		if err == nil && lifetime(k, set) == Runtime && (s.Last.Boot != s.Boot || e.offline()) {
+			continue
+		}
 		if err == nil {
 			d.Live, err = set.Read(ctx, e.Host)
 		}

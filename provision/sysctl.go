@@ -22,8 +22,9 @@ import (
 )
 
 // SysctlFile has the kernel keys of the profile, so that `sysctl --system`, and a device
-// that appears, do not undo them. Its name comes after those that people use.
-const SysctlFile = "/etc/sysctl.d/zz-nodeprov.conf"
+// that appears, do not undo them. Its name comes after those that people use. It is below
+// /run, so that a boot begins with the machine's own values: a rollback leads there.
+const SysctlFile = "/run/sysctl.d/zz-nodeprov.conf"
 
 // sysctlKind sets kernel keys below /proc/sys.
 func sysctlKind() Kind {
@@ -294,8 +295,7 @@ func sysctlWanted(b profile.Block, t Target) ([]Wanted, hcl.Diagnostics) {
 }
 
 // sysctlFile is what is to be in SysctlFile. It follows from the profile and from which
-// keys there are, never from live values: after a reboot those are the file's own, and
-// nothing would ever lower what an at_least had raised.
+// keys there are, never from live values, which others may set: it would change with them.
 type sysctlFile struct {
 	lines []sysctlLine
 	// fixed are the values by key that need no machine, answers what was asked for. The

@@ -259,7 +259,7 @@ sysctl/net.ipv4.conf.all.rp_filter (warn) = 0
 sysctl/net.ipv4.conf.default.rp_filter (warn) = 0
 sysctl/net.ipv4.conf.eth0/100.rp_filter (warn) = 0
 sysctl/net.ipv4.conf.eth0.rp_filter (warn) = 1
-file//etc/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
+file//run/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
 # Written by nodeprov from the node profile, so that sysctl --system keeps what
 # it has applied. Changes here are lost: change the profile.
 -net.ipv4.conf.*.rp_filter = 0
@@ -277,7 +277,7 @@ sysctl/net.ipv4.conf.eth0.rp_filter (tolerate) = 1
 sysctl/net.ipv4.conf.eth0/100.rp_filter (tolerate) = 1
   /proc/sys/net/ipv4/conf/all/rp_filter: 2 (the kernel takes the larger one of all's and the device's)
 sysctl/net.ipv4.conf.lo.arp_announce (warn) = 1
-file//etc/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
+file//run/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
 # Written by nodeprov from the node profile, so that sysctl --system keeps what
 # it has applied. Changes here are lost: change the profile.
 -net.ipv4.conf.eth*.rp_filter = 1`},
@@ -293,7 +293,7 @@ sysctl/net.ipv4.conf.eth0.rp_filter (warn) = 1
 sysctl/net.ipv4.conf.eth0/100.rp_filter (warn) = 2
 sysctl/net.ipv4.conf.eth0.arp_announce (warn) = 1
 sysctl/net.ipv4.conf.eth0/100.arp_announce (warn) = 1
-file//etc/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
+file//run/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
 # Written by nodeprov from the node profile, so that sysctl --system keeps what
 # it has applied. Changes here are lost: change the profile.
 -net.ipv4.conf.eth?.rp_filter = 1
@@ -303,14 +303,14 @@ file//etc/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
 4,3: Two patterns for one key: net.ipv4.conf.eth0.rp_filter is matched by net.ipv4.conf.*0.rp_filter here and by net.ipv4.conf.eth?.rp_filter at p.hcl:6:3, with different values. Write it out, or make the patterns narrower.`},
 		{"misspelt", `sysctl = { "net.ipv4.conf.*.rp_fliter" = 1 }`, `
 sysctl/net.ipv4.conf.all.rp_fliter (warn): sysctl net.ipv4.conf.all.rp_fliter: the kernel has no such key (did you mean net.ipv4.conf.all.rp_filter?)
-file//etc/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
+file//run/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
 # Written by nodeprov from the node profile, so that sysctl --system keeps what
 # it has applied. Changes here are lost: change the profile.
 -net.ipv4.conf.*.rp_fliter = 1
 net.ipv4.conf.all.rp_fliter = 1`},
 		{"directories are no keys", `sysctl = { "net.ipv4.*" = 1, "kernel.pani?" = 5 }`, `
 sysctl/kernel.panic (warn) = 5
-file//etc/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
+file//run/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
 # Written by nodeprov from the node profile, so that sysctl --system keeps what
 # it has applied. Changes here are lost: change the profile.
 -net.ipv4.* = 1
@@ -331,7 +331,7 @@ func TestSysctlOthers(t *testing.T) {
 		"etc/sysctl.d/10-x.conf":           "# x\n\nnet.core.somaxconn = 128\nkernel.panic=10\n",
 		"usr/lib/sysctl.d/50-default.conf": "-net.ipv4.conf.*.rp_filter = 2\nnet.ipv4.conf.eth0.arp_announce = 1\n",
 		"etc/sysctl.d/zzz.conf":            "net/core/somaxconn = 256\n",
-		"etc/sysctl.d/zz-nodeprov.conf":    "net.core.somaxconn = 1\n",
+		"run/sysctl.d/zz-nodeprov.conf":    "net.core.somaxconn = 1\n",
 		"etc/sysctl.conf":                  "kernel.panic = 30\n",
 	} {
 		files[name] = text
@@ -339,16 +339,16 @@ func TestSysctlOthers(t *testing.T) {
 	h, _, _ := treeHost(t, files)
 	sameText(t, `
 sysctl/net.core.somaxconn (warn) = 8192
-  /etc/sysctl.d/10-x.conf:3: net.core.somaxconn = 128 (loses against /etc/sysctl.d/zz-nodeprov.conf)
+  /etc/sysctl.d/10-x.conf:3: net.core.somaxconn = 128 (loses against /run/sysctl.d/zz-nodeprov.conf)
   /etc/sysctl.d/zzz.conf:1: net.core.somaxconn = 256 (wins at sysctl --system, as its name comes later than zz-nodeprov.conf: remove the line)
 sysctl/kernel.panic (warn) = 10
   /etc/sysctl.conf:1: kernel.panic = 30 (wins at sysctl --system, which reads this file last: remove the line)
 sysctl/net.ipv4.conf.all.rp_filter (warn) = 1
-  /usr/lib/sysctl.d/50-default.conf:1: net.ipv4.conf.*.rp_filter = 2 (loses against /etc/sysctl.d/zz-nodeprov.conf)
+  /usr/lib/sysctl.d/50-default.conf:1: net.ipv4.conf.*.rp_filter = 2 (loses against /run/sysctl.d/zz-nodeprov.conf)
   /proc/sys/net/ipv4/conf/eth0/rp_filter: 2 (the kernel takes the larger one of all's and the device's)
 sysctl/net.ipv4.conf.eth0.arp_announce (warn) = 2
   /usr/lib/sysctl.d/50-default.conf:2: net.ipv4.conf.eth0.arp_announce = 1 (wins at boot and when the device appears, until nodeprov applies: write the key out in the profile, or remove the line)
-file//etc/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
+file//run/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
 # Written by nodeprov from the node profile, so that sysctl --system keeps what
 # it has applied. Changes here are lost: change the profile.
 net.core.somaxconn = 4096

@@ -149,7 +149,7 @@ func (c *Change) write(b *bytes.Buffer, t Text, names, lives int) {
 	// The plan says only what is not as it mostly is.
 	var tags []string
 	if c.Scope != "" && c.Scope != c.kindScope {
-		tags = append(tags, map[Scope]string{NetNS: "this network namespace", Machine: "whole machine"}[c.Scope])
+		tags = append(tags, string(c.Scope))
 	}
 	if e := c.effect(); e != "now" && c.due() {
 		tags = append(tags, e)

@@ -14,7 +14,7 @@ import (
 )
 
 const goldenPlan = `sysctl
-  ~ net.core.somaxconn  128  -> 4096  (this network namespace)
+  ~ net.core.somaxconn  128  -> 4096  (netns)
       also set by /etc/sysctl.d/10.conf:3: net.core.somaxconn = 1024
   ~ net.ipv4.tcp_rmem   4096 131072 6291456 has a long value here
                      -> 4096 131072 33554432 and an even longer one to have

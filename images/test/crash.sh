@@ -55,7 +55,7 @@ test_kills() {
 	t 'rollback' status 0 nodeprov rollback --to 0
 	t 'rollback: all is as before' as_before
 	kills=0
-	for round in 1 2 3 4 5 6; do
+	for round in 1 2 3; do
 		for profile in a b a; do
 			kill_apply crash-$profile.hcl
 		done
@@ -63,8 +63,8 @@ test_kills() {
 		t "round $round: rollback" status 0 nodeprov rollback --to 0
 		t "round $round: all is as before" as_before
 	done
-	echo "# $kills of 18 applies were killed within $duration ms"
-	t 'most were killed before they ended' test $kills -ge 9
+	echo "# $kills of 9 applies were killed within $duration ms"
+	t 'most were killed before they ended' test $kills -ge 4
 	kill_apply crash-a.hcl
 	t 'apply b after a kill' status 0 nodeprov apply crash-b.hcl
 	t '… leaves nothing of a' status 0 nodeprov plan --detailed-exitcode crash-b.hcl

@@ -17,8 +17,7 @@ t() {
 	fi
 	tap_failed=$((tap_failed + 1))
 	echo "not ok $tap_count - $tap_text"
-	printf '%s\n' "$tap_output" | sed 's/^/#   /'
-	echo "#   status $tap_status of: $*"
+	printf '%s\nstatus %s of: %s\n' "$tap_output" $tap_status "$*" | sed 's/^/#   /'
 	return 0
 }
 

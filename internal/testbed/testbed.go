@@ -121,11 +121,12 @@ func NewNetNS(t testing.TB) *NetNS {
 }
 
 // Do runs f in the namespace, on a thread of its own. f must not start
-// goroutines that are to be in the namespace too, nor call t.Fatal.
+// goroutines that are to be in the namespace too. t.Fatal ends f, but not its caller.
 func (n *NetNS) Do(f func() error) {
 	n.t.Helper()
 	done := make(chan error, 1)
 	go func() {
+		defer close(done) // t.Fatal in f ends this goroutine
 		runtime.LockOSThread()
 		err := netns.Set(n.ns)
 		if err == nil {

@@ -32,8 +32,6 @@ type Link struct {
 	// Up is the administrative state, not the carrier.
 	Up       bool
 	Loopback bool
-	// Ethernet devices have frames with a header of 14 bytes.
-	Ethernet bool
 	// TxQueueLen is in packets; queueing disciplines that have a limit of their own
 	// ignore it.
 	TxQueueLen int
@@ -230,7 +228,6 @@ func parseLink(m []byte) (l Link, kind string, err error) {
 		Up:       info.Flags&unix.IFF_UP != 0,
 		Loopback: info.Flags&unix.IFF_LOOPBACK != 0,
 		Virtual:  true,
-		Ethernet: info.Type == unix.ARPHRD_ETHER,
 	}
 	for _, a := range attrs {
 		number := func() int {

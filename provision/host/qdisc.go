@@ -85,17 +85,26 @@ func (h *Host) Qdiscs(name string) ([]Qdisc, error) {
 }
 
 // ReplaceQdisc puts a new q at its parent, with the kernel's values for what its
-// options leave out, and a handle that the kernel chooses. Packets that wait in the
-// old one are lost.
+// options leave out; its Handle does not matter. Packets that wait in the old one
+// are lost.
 func (h *Host) ReplaceQdisc(name string, q Qdisc) error {
 	l, err := h.Link(name)
 	if err != nil {
 		return err
 	}
-	// With all three flags, the one that is there is not changed but replaced,
-	// even if it is of the same kind: no option of its life before remains.
-	req := nl.NewNetlinkRequest(unix.RTM_NEWQDISC, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_EXCL)
-	req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(l.Index), Parent: q.Parent})
+	qdiscs, err := h.Qdiscs(name)
+	if err != nil {
+		return err
+	}
+	// With a handle that no other one has, the kernel makes a new one. Without, it
+	// would change one of the same kind that is there, which keeps what options it
+	// has from its life before.
+	handle := netlink.MakeHandle(1, 0)
+	for slices.ContainsFunc(qdiscs, func(q Qdisc) bool { return q.Handle == handle }) {
+		handle += netlink.MakeHandle(1, 0)
+	}
+	req := nl.NewNetlinkRequest(unix.RTM_NEWQDISC, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+	req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(l.Index), Handle: handle, Parent: q.Parent})
 	req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated(q.Kind)))
 	if len(q.Options) > 0 {
 		req.AddData(nl.NewRtAttr(nl.TCA_OPTIONS, q.Options))

@@ -178,7 +178,7 @@ func TestSysctlEntries(t *testing.T) {
 		"lib/sysctl.d/_x.conf":            "kernel.panic = 4\n",
 		"usr/lib/sysctl.d/gone.conf":      "kernel.panic = 5\n",
 		"etc/sysctl.d/README":             "kernel.panic = 6\n",
-		"etc/sysctl.d/zz-nodeprov.conf":   "kernel.panic = 7\n",
+		"run/sysctl.d/zz-nodeprov.conf":   "kernel.panic = 7\n",
 		"etc/sysctl.conf":                 "kernel.panic = 8\n",
 	})
 	for link, target := range map[string]string{"etc/sysctl.d/99-sysctl.conf": "../sysctl.conf", "etc/sysctl.d/gone.conf": "/dev/null"} {
@@ -200,7 +200,7 @@ func TestSysctlEntries(t *testing.T) {
 /etc/sysctl.d/20-b.conf:1 kernel.panic="1" false
 /usr/local/lib/sysctl.d/Zed.conf:1 kernel.panic="3" false
 /lib/sysctl.d/_x.conf:1 kernel.panic="4" false
-/etc/sysctl.d/zz-nodeprov.conf:1 kernel.panic="7" false
+/run/sysctl.d/zz-nodeprov.conf:1 kernel.panic="7" false
 /etc/sysctl.conf:1 kernel.panic="8" false
 `, got.String()); d != "" {
 		t.Error(d)
