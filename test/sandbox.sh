@@ -47,6 +47,14 @@ machine() {
 	ls -d /etc/lbd /etc/nodeprov /var/lib/lbd /var/lib/nodeprov 2>/dev/null || true
 }
 
+# links are the devices with all that a profile sets of them.
+links() {
+	ip -o link | sed 's/ state .*//'
+	tc qdisc show | sed 's/qdisc \([a-z_]*\) [0-9a-f]*:/qdisc \1/; s/parent [0-9a-f]*:/parent :/'
+	grep -sH '' /sys/class/net/*/queues/*/{rps_cpus,xps_cpus} /sys/class/net/*/{gro_flush_timeout,tx_queue_len} || true
+	ip -d -o link show eth0 | tr ' ' '\n' | grep -A1 -E 'g[sr]o_' || true
+}
+
 settings() {
 	find "$1" -type f -perm -u=r -not -path '*/random/*' -not -name '*-nr' -not -name 'dentry-state' -not -name 'ns_last_pid' \
 		-not -name 'nr' -not -name 'nf_conntrack_count' -not -name 'inode-state' -not -name '*_secret' -not -name '*_key' \
@@ -58,21 +66,34 @@ inside() {
 	network
 	local node=$state/node-before
 	settings /proc/sys/net >"$node"
-	ip -o link | sed 's/ state .*//' >>"$node"
+	links >>"$node"
 
 	say "1. A profile"
 	run cat /etc/nodeprov/profile.hcl
 	run nodeprov validate
-	run nodeprov plan
-	say "2. Applied, verified, applied again"
-	run nodeprov apply
+	expect 1 nodeprov validate /etc/nodeprov/misspelt.hcl
+	run nodeprov plan --out /tmp/plan
+	say "2. Applied as planned, verified, applied again"
+	run nodeprov apply /tmp/plan
 	run nodeprov verify
 	run nodeprov apply
+	expect 1 nodeprov apply /tmp/plan # it is not what it was made for any more
 	say "3. A value broken by hand is found and mended"
 	run ip link set eth0 mtu 1400
+	run sysctl -w net.ipv4.tcp_slow_start_after_idle=1
 	expect 2 nodeprov verify
 	run nodeprov apply
 	run nodeprov verify
+	say "   With nodeprov watch, a device is mended at once"
+	show "nodeprov watch &"
+	nodeprov watch &
+	local watch=$!
+	until [[ -e /run/nodeprov/watch.json ]]; do kill -0 "$watch"; done
+	run ip link set eth0 mtu 1400
+	until [[ $(</sys/class/net/eth0/mtu) == 9000 ]]; do kill -0 "$watch"; done
+	run ip link show eth0
+	kill "$watch"
+	wait "$watch"
 
 	say "4. lbd: two services from files"
 	show "lbd run &"
@@ -109,15 +130,18 @@ inside() {
 	run lbd cleanup
 	run nodeprov rollback --to 0
 	run nodeprov status
-	{ settings /proc/sys/net && ip -o link | sed 's/ state .*//'; } >"$state/node-after"
+	{ settings /proc/sys/net && links; } >"$state/node-after"
 	if ! diff "$node" "$state/node-after"; then
 		echo "sandbox: the node is not what it was (see above)" >&2
 		exit 1
 	fi
-	if [[ -e /etc/lbd/lbd.hcl ]]; then
-		echo "sandbox: /etc/lbd/lbd.hcl was left behind" >&2
-		exit 1
-	fi
+	local left
+	for left in /etc/lbd/lbd.hcl /etc/motd.d/nodeprov; do
+		if [[ -e $left ]]; then
+			echo "sandbox: $left was left behind" >&2
+			exit 1
+		fi
+	done
 	echo
 	echo "All $(wc -l <"$node") settings of the node are what they were."
 }
@@ -126,7 +150,7 @@ inside() {
 confine() {
 	state=/run/sandbox
 	mount -t tmpfs -o mode=755 tmpfs /run
-	mkdir -p "$state"/{net,etc,bin} /run/netns
+	mkdir -p "$state"/{net,devices,etc,bin} /run/netns
 	cp -a /etc/{passwd,group,os-release} "$state/etc/"
 	cp -a "$repo"/test/sandbox/etc/. "$state/etc/"
 	# The repository may lie below one of the directories that are covered.
@@ -137,13 +161,16 @@ confine() {
 	mount -t tmpfs tmpfs /tmp
 
 	mount -t proc proc /proc
-	mount --bind /proc/sys/net "$state/net" # while it is writable
+	# While they are writable:
+	mount --bind /proc/sys/net "$state/net"
 	mount -o bind,remount,ro /proc
 	mount --bind "$state/net" /proc/sys/net
 	mount -t sysfs sysfs /sys
+	mount --bind /sys/devices/virtual/net "$state/devices" # this namespace's
 	mount -t cgroup2 cgroup2 /sys/fs/cgroup
 	mount -t bpf bpf /sys/fs/bpf
 	mount -o bind,remount,ro /sys
+	mount --bind "$state/devices" /sys/devices/virtual/net
 	hostname sandbox
 	export PATH=$state/bin:$PATH NO_COLOR=1
 }
@@ -158,7 +185,7 @@ network() {
 	done
 	no_dad
 	ip link set lo up
-	ip link add eth0 type veth peer name eth0 netns backends
+	ip link add eth0 numtxqueues 4 numrxqueues 4 type veth peer name eth0 netns backends numtxqueues 4 numrxqueues 4
 	ip link add veth-pod type veth peer name eth0 netns pod
 	address 10.42.0.1/24 fd42:0::1/64 dev eth0
 	address 10.42.1.1/24 fd42:1::1/64 dev veth-pod

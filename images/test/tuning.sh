@@ -273,7 +273,6 @@ case $(boots) in
 	;;
 4)
 	t 'guard: one reboot, and no more' prints 4 boots
-	t 'guard: the argument is not there' prints 0 argument nodeprov_test=lost
 	t 'guard: status tells that it was given up' shows 'nodeprov_test=lost' nodeprov status
 	t 'guard: the boot came to an end' prints running systemctl is-system-running --wait
 	all_is_wanted 'guard'
