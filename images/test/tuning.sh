@@ -205,7 +205,7 @@ test_drift() {
 
 test_rollback() {
 	t 'rollback' status 0 nodeprov rollback --to 0
-	# fq, without our options: sysctl.d has had default_qdisc since the first boot.
+	# fq, without our options: nodeprov-early had set default_qdisc before the NIC came up.
 	t 'after rollback: NIC' is free_nic 'mtu: 1500
 channels, most and now: 4 4
 rings rx tx, most and now: 512 256 512 256
