@@ -25,7 +25,7 @@ const cmdlineFile = host.GRUBDropIns + "/90-nodeprov.cfg"
 func cmdlineKind() Kind {
 	return Kind{
 		Name:     "cmdline",
-		Open:     func(name string) (Setting, error) { return openCmdline(name) },
+		Open:     openCmdline,
 		Scope:    Machine,
 		Lifetime: Persistent,
 		Effect:   "after reboot",
@@ -62,9 +62,9 @@ const (
 	cmdlineStale   = " (update-grub has not run)"
 )
 
-func openCmdline(name string) (cmdline, error) {
+func openCmdline(name string) (Setting, error) {
 	if name != "grub" {
-		return cmdline{}, fmt.Errorf("cmdline: %q is no boot loader of this version: there is cmdline/grub", name)
+		return nil, fmt.Errorf("cmdline: %q is no boot loader of this version: there is cmdline/grub", name)
 	}
 	return cmdline{}, nil
 }
@@ -92,7 +92,7 @@ func cmdlineWanted(b profile.Block, t Target, onError Class) ([]Wanted, hcl.Diag
 		Unsupported: func(h *host.Host) error {
 			return s.unsupported(h, args)
 		},
-		Others: func(h *host.Host) []string { return args.others(h) },
+		Others: args.others,
 	}
 	if reboot == "if-needed" {
 		w.Reboot = RebootPolicy{IfNeeded: true, MaxAttempts: attempts}
@@ -354,8 +354,7 @@ func (c cmdlineChange) others(h *host.Host) []string {
 	var out []string
 	for _, l := range lines {
 		_, text, _ := strings.Cut(l.Text, "=")
-		found := func(a kernelArgument) bool { return c.touches(a) }
-		if !slices.ContainsFunc(kernelArguments(strings.NewReplacer(`\"`, `"`, `"`, " ", "'", " ").Replace(text)), found) {
+		if !slices.ContainsFunc(kernelArguments(strings.NewReplacer(`\"`, `"`, `"`, " ", "'", " ").Replace(text)), c.touches) {
 			continue
 		}
 		verdict := "taken out by " + cmdlineFile

@@ -46,11 +46,10 @@ func sysctlDirs() []string {
 // last one counts.
 func ImportSysctl(h *host.Host, paths []string) (Imported, error) {
 	im := newImporter("sysctl.d")
-	files := paths
+	var files []string
 	if len(paths) == 0 {
 		files = systemSysctlFiles(h)
 	} else {
-		files = nil
 		for _, p := range paths {
 			if names := confNames(h, p); len(names) > 0 {
 				for _, n := range names {
@@ -650,7 +649,7 @@ func (t *tuned) translate() {
 				}
 			}
 			value := t.expand(o.value)
-			why := ""
+			var why string
 			switch {
 			case strings.Contains(value, "${f:"):
 				why = "one of tuned's functions computes it; see the profile's own functions"

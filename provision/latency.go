@@ -99,7 +99,7 @@ func (noLatency) Read(context.Context, *host.Host) (Value, error) { return Value
 func stateLatency(h *host.Host, name string) (int, error) {
 	states, err := h.IdleStates()
 	if err != nil {
-		return 0, fmt.Errorf("C-states: %w", err)
+		return 0, fmt.Errorf("idle states: %w", err)
 	}
 	if len(states) == 0 {
 		return 0, errors.New("the kernel has no C-states here: a hypervisor keeps them to itself, or no cpuidle driver is loaded (write a number of µs, or best_effort())")

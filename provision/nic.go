@@ -142,8 +142,7 @@ func (s *nicSetting) what() string {
 // unsupported is the reason for an absent value.
 func (s *nicSetting) unsupported(h *host.Host) error {
 	_, err := s.read(h)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("link %s: the device has vanished (plug it in, or say on_missing = \"skip\")", s.nic)
 	}
 	return err // nil: it has come back
@@ -194,7 +193,7 @@ func nicWanted(b profile.Block, t Target) ([]Wanted, hcl.Diagnostics) {
 	x := &nicBlock{b: b, t: t}
 	onError, diags := oneOf(b, "on_error", "warn", "fail")
 	onMissing, more := oneOf(b, "on_missing", "fail", "skip")
-	x.onError, x.diags = Class(onError), append(diags, more...)
+	x.onError, x.diags = Class(onError), slices.Concat(diags, more)
 
 	// In the order in which a device's settings are made. Other kinds' are sorted
 	// behind the link's by their keys.
@@ -335,15 +334,15 @@ func (x *nicBlock) object(name string, known ...string) (elements map[string]pro
 }
 
 // whole reads a whole number.
-func (x *nicBlock) whole(what string, v profile.Value, min, max int) (int, bool) {
+func (x *nicBlock) whole(what string, v profile.Value, least, most int) (int, bool) {
 	if v.Type() == cty.Number {
-		if n, acc := v.AsBigFloat().Int64(); acc == 0 && n >= int64(min) && n <= int64(max) {
+		if n, acc := v.AsBigFloat().Int64(); acc == 0 && n >= int64(least) && n <= int64(most) {
 			return int(n), true
 		}
-		x.wrong(v.Range, "Invalid "+what, "A whole number from %d to %d is needed, and %s is not.", min, max, v.AsBigFloat().Text('f', -1))
+		x.wrong(v.Range, "Invalid "+what, "A whole number from %d to %d is needed, and %s is not.", least, most, v.AsBigFloat().Text('f', -1))
 		return 0, false
 	}
-	x.wrong(v.Range, "Invalid "+what, "A whole number from %d to %d is needed, not a value of type %s.", min, max, v.Type().FriendlyName())
+	x.wrong(v.Range, "Invalid "+what, "A whole number from %d to %d is needed, not a value of type %s.", least, most, v.Type().FriendlyName())
 	return 0, false
 }
 
@@ -368,12 +367,12 @@ func (x *nicBlock) boolean(what string, v profile.Value) (bool, bool) {
 }
 
 // number is an attribute that is a whole number and a setting of its own.
-func (x *nicBlock) number(name string, min, max int, open func(nic string) *nicSetting) {
+func (x *nicBlock) number(name string, least, most int, open func(nic string) *nicSetting) {
 	v, ok := x.value(name)
 	if !ok {
 		return
 	}
-	n, ok := x.whole(name, v, min, max)
+	n, ok := x.whole(name, v, least, most)
 	if !ok {
 		return
 	}

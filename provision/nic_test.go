@@ -336,7 +336,7 @@ nic "b" {
 }
 nic "c" {
   name = "eth0"
-  irq  = { policy = "spred", cpus = 3 }
+  irq  = { policy = "sprea", cpus = 3 }
 }
 nic "d" {
   name = "eth0"

@@ -155,12 +155,12 @@ func (s *SavedPlan) Assignments(given []profile.Assignment) ([]profile.Assignmen
 		}
 		// The variable may have been given in several places, the last of which won:
 		// one that fits each is enough.
-		found, any := false, false
+		found, named := false, false
 		for _, g := range given {
 			if g.Name != v.Name {
 				continue
 			}
-			any = true
+			named = true
 			d, err := secretDigest(v.Salt, g)
 			if err != nil {
 				return nil, fmt.Errorf("saved plan: %w", err)
@@ -173,7 +173,7 @@ func (s *SavedPlan) Assignments(given []profile.Assignment) ([]profile.Assignmen
 		}
 		switch {
 		case found:
-		case any:
+		case named:
 			changed = append(changed, fmt.Sprintf("variable %s has another value", v.Name))
 		default:
 			missing = append(missing, v.Name)

@@ -102,7 +102,7 @@ func (s *sysctl) Write(_ context.Context, h *host.Host, v Value) error {
 // unknownName says what to do about a name that the kernel does not know; it is empty for
 // keys that hold none.
 func (s *sysctl) unknownName(h *host.Host, value string) string {
-	prefix, known := "", ""
+	var prefix, known string
 	switch s.name() {
 	case "net.ipv4.tcp_congestion_control":
 		prefix = "tcp_"

@@ -535,7 +535,7 @@ func (s *Status) Write(w io.Writer, t Text) error {
 // Write prints a generation: what it asked for, and what is not so.
 func (s *Shown) Write(w io.Writer, t Text) error {
 	var b bytes.Buffer
-	b.WriteString(t.paint(bold, s.Heading.text()) + "\n")
+	b.WriteString(t.paint(bold, s.text()) + "\n")
 	kind, names := "", 0
 	differ := 0
 	for i, set := range s.Settings {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/renameio/v2"
@@ -124,7 +125,7 @@ func (a *app) completeSysctl(_ *cobra.Command, _ []string, begun string) ([]stri
 	}
 	var keys []string
 	for _, name := range h.SysctlNames(parts) {
-		full := append(parts[:len(parts):len(parts)], name)
+		full := slices.Concat(parts, []string{name})
 		key := host.JoinSysctl(full)
 		if len(h.SysctlNames(full)) > 0 {
 			key += "."

@@ -294,7 +294,7 @@ func inside(root, path string) (string, error) {
 	}
 	dir := filepath.Join(top, path)
 	for p := dir; ; p = filepath.Dir(p) {
-		real, err := filepath.EvalSymlinks(p)
+		target, err := filepath.EvalSymlinks(p)
 		if errors.Is(err, fs.ErrNotExist) && p != top {
 			if _, lerr := os.Lstat(p); lerr != nil {
 				continue // it will be made
@@ -303,8 +303,8 @@ func inside(root, path string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if real != top && !strings.HasPrefix(real, strings.TrimSuffix(top, "/")+"/") {
-			return "", fmt.Errorf("%s leads to %s, which is not below %s (links must not lead out of --root)", p, real, root)
+		if target != top && !strings.HasPrefix(target, strings.TrimSuffix(top, "/")+"/") {
+			return "", fmt.Errorf("%s leads to %s, which is not below %s (links must not lead out of --root)", p, target, root)
 		}
 		return dir, nil
 	}

@@ -175,7 +175,7 @@ func copyKeys(from, to string) error {
 		}
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return nil // for writing alone, or without a value
+			return nil //nolint:nilerr // for writing alone, or without a value
 		}
 		return os.WriteFile(target, text, 0o644)
 	})

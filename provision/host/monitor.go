@@ -121,7 +121,7 @@ func receive(ctx context.Context, f *os.File, device func(m []byte) string, chan
 		n, err := f.Read(buf)
 		switch {
 		case ctx.Err() != nil || errors.Is(err, os.ErrClosed):
-			return nil
+			return nil //nolint:nilerr // it was asked to end
 		case errors.Is(err, unix.ENOBUFS):
 			changed("")
 			continue

@@ -2,6 +2,7 @@ package host
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -22,7 +23,7 @@ func (h *Host) HoldLatency(us int) (*os.File, error) {
 		return nil, fmt.Errorf("wake-up latency: %w", err)
 	}
 	if err := SetLatency(f, us); err != nil {
-		return nil, fmt.Errorf("%w (closed again: %v)", err, f.Close())
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }

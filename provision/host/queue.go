@@ -240,14 +240,14 @@ func (h *Host) linkBus(name string) (bus, error) {
 	if err != nil {
 		return bus{}, err
 	}
-	real, err := filepath.EvalSymlinks(h.Path(netDir + name + "/device"))
+	target, err := filepath.EvalSymlinks(h.Path(netDir + name + "/device"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return bus{}, nil
 	}
 	if err != nil {
 		return bus{}, err
 	}
-	dir, inside := strings.CutPrefix(real, strings.TrimSuffix(root, "/"))
+	dir, inside := strings.CutPrefix(target, strings.TrimSuffix(root, "/"))
 	if !inside {
 		return bus{}, fmt.Errorf("%s%s/device leads out of %s", netDir, name, root)
 	}

@@ -203,7 +203,7 @@ func (u *UnitFiles) Mask(_ context.Context, name string) error {
 func (u *UnitFiles) Unmask(_ context.Context, name string) error {
 	p := path.Join(UnitDir, name)
 	if to, err := u.readlink(p); err != nil || to != "/dev/null" {
-		return nil // it is not masked
+		return nil //nolint:nilerr // what is no link is no mask
 	}
 	if err := u.unlink(p); err != nil {
 		return fmt.Errorf("unmask %s: %w", name, err)
@@ -211,12 +211,20 @@ func (u *UnitFiles) Unmask(_ context.Context, name string) error {
 	return nil
 }
 
-// Start does nothing: nothing runs. So do the others.
-func (u *UnitFiles) Start(context.Context, string) error       { return nil }
-func (u *UnitFiles) Restart(context.Context, string) error     { return nil }
-func (u *UnitFiles) Stop(context.Context, string) error        { return nil }
+// Start does nothing: nothing runs in a tree of files.
+func (u *UnitFiles) Start(context.Context, string) error { return nil }
+
+// Restart does nothing either.
+func (u *UnitFiles) Restart(context.Context, string) error { return nil }
+
+// Stop does nothing either.
+func (u *UnitFiles) Stop(context.Context, string) error { return nil }
+
+// ResetFailed does nothing either.
 func (u *UnitFiles) ResetFailed(context.Context, string) error { return nil }
-func (u *UnitFiles) Reload(context.Context) error              { return nil }
+
+// Reload does nothing either.
+func (u *UnitFiles) Reload(context.Context) error { return nil }
 
 // unitFile is a unit's file, that of its template for an instance.
 type unitFile struct {

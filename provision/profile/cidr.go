@@ -92,7 +92,7 @@ func cidrSubnetFunc() function.Function {
 			if err != nil {
 				return cty.NilVal, err
 			}
-			bits, err := count(1, args[1])
+			bits, err := count(args[1])
 			if err != nil {
 				return cty.NilVal, err
 			}

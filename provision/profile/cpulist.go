@@ -116,7 +116,7 @@ func cpulistFirstFunc() function.Function {
 			if err != nil {
 				return cty.NilVal, err
 			}
-			n, err := count(1, args[1])
+			n, err := count(args[1])
 			if err != nil {
 				return cty.NilVal, err
 			}
@@ -128,11 +128,11 @@ func cpulistFirstFunc() function.Function {
 	})
 }
 
-// count is a whole number from 0.
-func count(i int, v cty.Value) (int, error) {
+// count reads the second argument, a whole number from 0.
+func count(v cty.Value) (int, error) {
 	var n int
 	if err := gocty.FromCtyValue(v, &n); err != nil || n < 0 {
-		return 0, function.NewArgErrorf(i, "it is a whole number, 0 or more")
+		return 0, function.NewArgErrorf(1, "it is a whole number, 0 or more")
 	}
 	return n, nil
 }
@@ -209,7 +209,7 @@ func topologyFunc(param function.Parameter, f func(ts []thread, arg cty.Value) (
 // firstCores takes whole cores, those with the lowest CPU first: what is left to
 // others is whole cores too.
 func firstCores(ts []thread, arg cty.Value) (cpuset.CPUSet, error) {
-	n, err := count(1, arg)
+	n, err := count(arg)
 	if err != nil {
 		return cpuset.CPUSet{}, err
 	}
@@ -230,7 +230,7 @@ func firstCores(ts []thread, arg cty.Value) (cpuset.CPUSet, error) {
 }
 
 func nodeCPUs(ts []thread, arg cty.Value) (cpuset.CPUSet, error) {
-	n, err := count(1, arg)
+	n, err := count(arg)
 	if err != nil {
 		return cpuset.CPUSet{}, err
 	}
