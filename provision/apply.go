@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"maps"
 	"slices"
 	"time"
 
@@ -99,7 +99,7 @@ func (e *Engine) Apply(ctx context.Context, ws []Wanted, o ApplyOptions) (*Repor
 		return nil, diags, err
 	}
 
-	last, lastErr := e.LastReport() // one that is damaged is replaced
+	last, _ := e.LastReport() // one that is damaged is replaced
 	r := e.newReport("apply", j.boot)
 	r.Phase, r.Profile, r.Digest, r.Degraded = o.Phase, o.Source.Name, Digest(o.sources()...), o.Degraded
 	a := &apply{e: e, j: j, r: r, p: p, o: o}
@@ -114,28 +114,17 @@ func (e *Engine) Apply(ctx context.Context, ws []Wanted, o ApplyOptions) (*Repor
 		p.open(j, devices)
 	}
 	r.Generation = p.Generation
-	if o.Phase == PhaseAll && o.Source.Text != nil {
-		// In force from here on, for devices that are plugged in later.
-		if err := e.keep(appliedFile, Kept{o.sources(), o.Vars}); err != nil {
-			return nil, diags, err
-		}
-	}
-	if due && o.Phase.Device() == "" {
-		// Besides telling of a crash, this finds a disk that is full or
-		// read-only before anything is written to the machine.
-		if err := e.saveReport(r, false); err != nil {
-			return nil, diags, err
-		}
-	}
-	if o.Phase == PhaseAll && p.shakes() {
-		if err := e.unstamp(); err != nil {
-			return nil, diags, err
-		}
-	}
 	if trying {
+		// First of all: what cannot be reverted leaves everything as it is.
 		if r.Try, err = e.try(ctx, j, r, o); err != nil {
-			return nil, diags, errors.Join(err, e.restoreReport(last, lastErr))
+			return nil, diags, err
 		}
+	}
+	if err := a.begin(due); err != nil {
+		if trying {
+			err = errors.Join(err, e.forgetTry(), e.Timer.Stop(context.WithoutCancel(ctx)))
+		}
+		return nil, diags, err
 	}
 	err = a.run(ctx, ws)
 	r.finish(ctx, err)
@@ -152,12 +141,27 @@ func (e *Engine) Apply(ctx context.Context, ws []Wanted, o ApplyOptions) (*Repor
 	return r, diags, err
 }
 
-// restoreReport puts the last report back where an apply did not begin.
-func (e *Engine) restoreReport(last *Report, err error) error {
-	if last == nil || err != nil {
-		return os.Remove(e.file("report.json"))
+// begin does what comes before the first write: it keeps the profile, says that an
+// apply is at work, and takes the stamp away.
+func (a *apply) begin(due bool) error {
+	e, o := a.e, &a.o
+	if o.Phase == PhaseAll && o.Source.Text != nil {
+		// In force from here on, for devices that are plugged in later.
+		if err := e.keep(appliedFile, Kept{o.sources(), o.Vars}); err != nil {
+			return err
+		}
 	}
-	return e.saveReport(last, false)
+	if due && o.Phase.Device() == "" {
+		// Besides telling of a crash, this finds a disk that is full or
+		// read-only before anything is written to the machine.
+		if err := e.saveReport(a.r, false); err != nil {
+			return err
+		}
+	}
+	if o.Phase == PhaseAll && a.p.shakes() {
+		return e.unstamp()
+	}
+	return nil
 }
 
 // conclude does what follows from how a run of all or of the early phase ended: the
@@ -273,6 +277,7 @@ func (a *apply) run(ctx context.Context, ws []Wanted) error {
 	// What is no longer wanted goes first, as a rollback would do it: what
 	// comes may need its room (a name, an address, a limit).
 	err := a.group(ctx, a.p.Restores)
+	asked := make(map[string]*Value, len(ws))
 	for rest := ws; len(rest) > 0; {
 		n := 1
 		for n < len(rest) && kindName(rest[n].Key()) == kindName(rest[0].Key()) {
@@ -291,11 +296,16 @@ func (a *apply) run(ctx context.Context, ws []Wanted) error {
 		cs := make([]Change, len(group))
 		for i := range group {
 			cs[i] = a.e.examine(ctx, &group[i], h, a.o.Phase)
+			if c := &cs[i]; c.Action == None || c.due() {
+				asked[c.Key] = &c.Want
+			}
 		}
-		err = a.group(ctx, cs)
+		if err = a.group(ctx, cs); err == nil && a.e.Kinds[cs[0].rank].Entangled {
+			err = a.lookAgain(ctx, group, cs)
+		}
 	}
 	if err == nil {
-		err = a.open()
+		err = a.open(asked)
 	}
 	switch {
 	case err == nil:
@@ -309,8 +319,23 @@ func (a *apply) run(ctx context.Context, ws []Wanted) error {
 	return err
 }
 
-// open puts the generation into the journal, if nothing has yet.
-func (a *apply) open() error {
+// open puts the generation into the journal, if nothing has yet, and once more where
+// something else was asked for than was planned: what an earlier kind has loaded or put
+// back shows in a live value that at_least keeps.
+func (a *apply) open(asked map[string]*Value) error {
+	planned := a.p.head
+	if planned == nil {
+		return nil
+	}
+	for key, v := range asked {
+		if p := planned.Asked[key]; p == nil || *p != *v {
+			head := *planned
+			head.Asked = maps.Clone(planned.Asked)
+			maps.Copy(head.Asked, asked)
+			a.p.head, a.opened = &head, false
+			break
+		}
+	}
 	err := a.j.append(a.head()...)
 	a.opened = a.opened || err == nil
 	return err
@@ -385,6 +410,8 @@ func (a *apply) group(ctx context.Context, cs []Change) (err error) {
 		switch {
 		case c.Action == Deferred, c.Action == AtBoot:
 			list = &a.r.Deferred
+		case c.due() && err != nil && c.class() != Fail && a.e.gone(c.device):
+			o.Action, o.Live, o.Note = None, Value{Absent: true}, "the device went meanwhile, and its value with it"
 		case c.Action == Restore && err != nil && c.Inexact != "":
 			// It cannot be had back, so it is as good as let go of.
 			o.Inexact, o.Note = c.Inexact, err.Error()
@@ -427,6 +454,66 @@ func (a *apply) group(ctx context.Context, cs []Change) (err error) {
 	return nil
 }
 
+// lookAgain writes once more what has lost its value to a later setting of its kind:
+// net.ipv4.ip_forward writes net.ipv4.conf.all.accept_redirects, and others. What then
+// loses it again cannot be had together. cs are the group's changes, which are done.
+func (a *apply) lookAgain(ctx context.Context, group []Wanted, cs []Change) error {
+	if !slices.ContainsFunc(cs, func(c Change) bool { return c.due() }) {
+		return nil
+	}
+	lost := func() []Change {
+		had := make(map[string]bool)
+		for _, l := range []*[]Outcome{&a.r.Applied, &a.r.Unchanged} {
+			for _, o := range *l {
+				had[o.Key] = true
+			}
+		}
+		h := a.j.history()
+		var lost []Change
+		for i := range group {
+			if !had[cs[i].Key] {
+				continue
+			}
+			c := a.e.examine(ctx, &group[i], h, a.o.Phase)
+			if c.due() {
+				c.Note = "another setting of this profile changed it in between"
+				lost = append(lost, c)
+			}
+		}
+		for _, l := range []*[]Outcome{&a.r.Applied, &a.r.Unchanged} {
+			*l = slices.DeleteFunc(*l, func(o Outcome) bool {
+				i := slices.IndexFunc(lost, func(c Change) bool { return c.Key == o.Key })
+				if i >= 0 {
+					lost[i].Live = o.Before // what a rollback is to lead to
+				}
+				return i >= 0
+			})
+		}
+		return lost
+	}
+	again := lost()
+	if len(again) == 0 {
+		return nil
+	}
+	if err := a.group(ctx, again); err != nil {
+		return err
+	}
+	var err error
+	for _, c := range lost() {
+		o := Outcome{
+			Key: c.Key, Action: c.Action, Before: c.Live, Want: c.Want, Class: c.class(),
+			Error: "another setting of this profile keeps changing it: the kernel cannot have both (take one of the two out)",
+		}
+		o.Live, _ = c.setting.Read(ctx, a.e.Host) // it was read a moment ago
+		a.r.Failed = append(a.r.Failed, o)
+		a.progress(o)
+		if o.Class == Fail {
+			err = errStop
+		}
+	}
+	return err
+}
+
 // refused is what becomes of a tolerated setting that the host did not take: what
 // the kernel made of the value stays, and after a failed write it gets what it would
 // have without nodeprov, so that the end state depends on this profile only. The
@@ -448,6 +535,15 @@ func (a *apply) refused(ctx context.Context, c *Change, o *Outcome, why error) (
 	o.Error, o.Class = why.Error(), Tolerate
 	live, want := o.Live, c.Want
 	return append(rs, record{Type: recRefused, Gen: a.p.Generation, Boot: a.j.boot, Key: c.Key, Before: &live, Want: &want, Why: why.Error()}), nil
+}
+
+// gone tells whether there is no such network device any more; empty is none.
+func (e *Engine) gone(device string) bool {
+	if device == "" {
+		return false
+	}
+	devices, err := e.devices()
+	return err == nil && !slices.Contains(devices, device)
 }
 
 // pending notes what of a setting that has its value holds after a reboot only.

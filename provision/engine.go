@@ -90,6 +90,28 @@ const StampFile = "/run/nodeprov/ready"
 // constructs that ask for the same key are an error. The facts are nil where
 // the host is unknown.
 func (e *Engine) Desired(p *profile.Profile, f *host.Facts, ph Phase) ([]Wanted, hcl.Diagnostics) {
+	ws, diags := e.desired(p, f, ph)
+	return slices.DeleteFunc(ws, func(w Wanted) bool { return !e.inPhase(ph, e.kindOf(w.Key()), w.Setting) }), diags
+}
+
+// DesiredByDevice is what Desired returns for the PhaseNIC of each network device,
+// of all devices at once: a node has hundreds. What is wrong with one device does not
+// keep the others from theirs.
+func (e *Engine) DesiredByDevice(p *profile.Profile, f *host.Facts) map[string][]Wanted {
+	// Which device it is makes no difference to what is evaluated.
+	ws, _ := e.desired(p, f, PhaseNIC("any"))
+	sets := make(map[string][]Wanted)
+	for _, w := range ws {
+		if d := deviceOf(w.Setting); d != "" {
+			sets[d] = append(sets[d], w)
+		}
+	}
+	return sets
+}
+
+// desired are the settings of the constructs that the phase evaluates, those of
+// other phases among them.
+func (e *Engine) desired(p *profile.Profile, f *host.Facts, ph Phase) ([]Wanted, hcl.Diagnostics) {
 	var all []Wanted
 	var diags hcl.Diagnostics
 	for _, b := range p.Blocks {
@@ -106,22 +128,17 @@ func (e *Engine) Desired(p *profile.Profile, f *host.Facts, ph Phase) ([]Wanted,
 	first := make(map[string]hcl.Range)
 	ws := all[:0]
 	for _, w := range all {
-		at, dup := first[w.Key()]
-		switch {
-		case dup:
+		if at, dup := first[w.Key()]; dup {
 			diags = append(diags, &hcl.Diagnostic{
 				Severity: hcl.DiagError,
 				Summary:  "Setting asked for twice",
 				Detail:   fmt.Sprintf("%s is already set at %s. Remove one of the two.", w.Key(), place(at)),
 				Subject:  w.Range.Ptr(),
 			})
-		default:
-			first[w.Key()] = w.Range
-			if !e.inPhase(ph, e.kindOf(w.Key()), w.Setting) {
-				continue
-			}
-			ws = append(ws, w)
+			continue
 		}
+		first[w.Key()] = w.Range
+		ws = append(ws, w)
 	}
 	slices.SortStableFunc(ws, func(a, b Wanted) int { return e.rank(a.Key()) - e.rank(b.Key()) })
 	return ws, diags

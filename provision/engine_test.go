@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -645,5 +646,167 @@ func TestRollbackVanished(t *testing.T) {
 	}
 	if _, back := m.values["nic/gone"]; back {
 		t.Error("it was made again")
+	}
+}
+
+// A pattern early at boot does not find yet what a disk or a module brings later: that
+// is no change of the profile.
+func TestEarlyFindsLess(t *testing.T) {
+	m := newMemory("sysctl/a", "1", "sysctl/disk", "1")
+	e := newEngine(t, m)
+	all := wants(m, "sysctl/a", "2", "sysctl/disk", "5")
+	mustApply(t, e, all)
+	for _, boot := range []string{"boot-2", "boot-3"} {
+		e.Boot = boot
+		m.values = map[string]string{"sysctl/a": "1"}
+		if r := mustApply(t, e, all[:1], ApplyOptions{Phase: PhaseEarly}); r.Generation != 1 {
+			t.Errorf("%s, early: generation %d", boot, r.Generation)
+		}
+		m.values["sysctl/disk"] = "1"
+		if r := mustApply(t, e, all); r.Generation != 1 || len(r.Applied) != 1 {
+			t.Errorf("%s, all: %+v", boot, r)
+		}
+	}
+	// One that the profile has no more is a change, and is put back.
+	if r := mustApply(t, e, all[:1], ApplyOptions{Phase: PhaseEarly}); r.Generation != 2 || m.values["sysctl/disk"] != "1" {
+		t.Errorf("%+v\n%s", r, m.text())
+	}
+}
+
+// What is put back first is what at_least then sees: the next plan asks for the same.
+func TestAtLeastAfterRestore(t *testing.T) {
+	m := newMemory("sysctl/a", "1", "sysctl/alias", "1")
+	e := newEngine(t, m)
+	m.onWrite = func(key string) {
+		// Two names of one value of the kernel, as two keys of huge pages are.
+		if key == "sysctl/a" {
+			m.values["sysctl/alias"] = map[string]string{"1": "10", "10": "1"}[m.values["sysctl/a"]]
+		}
+	}
+	mustApply(t, e, wants(m, "sysctl/a", "10"))
+	ws := []Wanted{atLeast(m, "sysctl/alias", 5)}
+	if r := mustApply(t, e, ws); r.Generation != 2 || m.values["sysctl/alias"] != "5" {
+		t.Fatalf("%+v\n%s", r, m.text())
+	}
+	p, _, err := e.Plan(t.Context(), ws, PhaseAll)
+	if err != nil || p.New || p.Generation != 2 || p.Summary().Due() > 0 {
+		t.Errorf("the second plan: %v generation %d, new %v, %+v", err, p.Generation, p.New, p.Summary())
+	}
+}
+
+// A report that finds no room leaves the last one.
+func TestReportWithoutRoom(t *testing.T) {
+	m := newMemory("sysctl/a", "1")
+	e := newEngine(t, m)
+	mustApply(t, e, wants(m, "sysctl/a", "2"))
+	before := read(t, e.file("report.json"))
+	// As far as the next write is concerned, the disk is full.
+	if err := os.Symlink("/dev/full", e.file(".report.json0")); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.saveReport(e.newReport("apply", "boot-1"), true); err == nil {
+		t.Error("no error")
+	}
+	if fi, err := os.Lstat(e.file("report.json")); err != nil || !fi.Mode().IsRegular() {
+		t.Fatalf("%v %v", err, fi)
+	}
+	if d := cmp.Diff(before, read(t, e.file("report.json"))); d != "" {
+		t.Errorf("(-before +after):\n%s", d)
+	}
+}
+
+// A device that goes while it is set is no failure, but where the profile says so.
+func TestDeviceGoesMeanwhile(t *testing.T) {
+	for _, class := range []Class{Warn, Tolerate, Fail} {
+		t.Run(string(class), func(t *testing.T) {
+			m := newMemory("nic/veth1/mtu", "1500", "nic/veth2/mtu", "1500")
+			e := newEngine(t, m)
+			ws := wants(m, "nic/veth1/mtu", "9000", "nic/veth2/mtu", "9000")
+			ws[0].OnError = class
+			m.onWrite = func(key string) {
+				m.onWrite = nil
+				delete(m.values, key)
+				m.refuse = map[string]bool{key: true}
+			}
+			r, _, err := e.Apply(t.Context(), ws, ApplyOptions{Phase: PhaseAll})
+			if class == Fail {
+				if err == nil || r.Result != Failed {
+					t.Errorf("%v %+v", err, r)
+				}
+				return
+			}
+			if err != nil || r.Result != Complete || len(r.Unchanged) != 1 || r.Unchanged[0].Note == "" || m.values["nic/veth2/mtu"] != "9000" {
+				t.Errorf("%v %+v", err, r)
+			}
+		})
+	}
+}
+
+// While a rollback is at work, and when it was killed, nothing is in force that a
+// device could be healed to.
+func TestRollbackKilled(t *testing.T) {
+	m := newMemory("nic/eth0/mtu", "1500", "nic/eth0/x", "1")
+	e := newEngine(t, m)
+	mustApply(t, e, wants(m, "nic/eth0/mtu", "9000", "nic/eth0/x", "2"))
+	m.onWrite = func(string) {
+		var not NotInForce
+		if _, err := e.InForce(); !errors.As(err, &not) {
+			t.Errorf("in force in the middle of a rollback: %v", err)
+		}
+		panic("killed")
+	}
+	func() {
+		defer func() { _ = recover() }()
+		_, _ = e.Rollback(t.Context(), RollbackOptions{})
+	}()
+	m.onWrite = nil
+	if s, err := e.Status(t.Context()); err != nil || s.State != Interrupted {
+		t.Errorf("%v %+v", err, s)
+	}
+	mustRollback(t, e)
+	if s, err := e.Status(t.Context()); err != nil || s.State != RolledBack {
+		t.Errorf("%v %+v", err, s)
+	}
+}
+
+// Settings that change each other: the last word is the profile's, going back is exact,
+// and what cannot be had together is told.
+func TestEntangled(t *testing.T) {
+	m := newMemory("sysctl/forward", "0", "sysctl/redirects", "0", "sysctl/all", "0")
+	e := newEngine(t, m)
+	e.Kinds[0].Entangled = true
+	before := m.text()
+	values := m.values
+	m.after = func(key string) {
+		switch key {
+		case "sysctl/forward": // as the kernel does it
+			values["sysctl/redirects"] = strconv.Itoa(1 - number(values[key]))
+			values["sysctl/all"] = values[key]
+		case "sysctl/all":
+			values["sysctl/forward"] = values[key]
+		}
+	}
+	ws := wants(m, "sysctl/redirects", "1", "sysctl/forward", "1")
+	if r := mustApply(t, e, ws); r.Result != Complete || len(r.Applied) != 2 {
+		t.Errorf("%+v", r)
+	}
+	p, _, err := e.Plan(t.Context(), ws, PhaseAll)
+	if err != nil || p.Summary().Due() > 0 {
+		t.Errorf("second plan: %v %+v", err, p.Summary())
+	}
+	mustRollback(t, e, 0)
+	values["sysctl/all"] = "0" // nobody asked for that one
+	if d := cmp.Diff(before, m.text()); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	ws = wants(m, "sysctl/forward", "1", "sysctl/all", "0")
+	ws[0].OnError, ws[1].OnError = Warn, Warn
+	if r := mustApply(t, e, ws); r.Result != Partial || len(r.Failed) != 1 || !strings.Contains(r.Failed[0].Error, "cannot have both") {
+		t.Errorf("%+v", r)
+	}
+	mustRollback(t, e, 0)
+	values["sysctl/redirects"] = "0"
+	if d := cmp.Diff(before, m.text()); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
 	}
 }

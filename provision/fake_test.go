@@ -47,6 +47,8 @@ type memory struct {
 	inexact, pending, ineffective map[string]string
 	// onWrite is called before each write.
 	onWrite func(key string)
+	// after is called after each write that succeeds.
+	after func(key string)
 }
 
 func newMemory(kv ...string) *memory {
@@ -94,6 +96,9 @@ func (m *memory) set(key string, v Value) error {
 	}
 	if failing {
 		return errWrite
+	}
+	if m.after != nil {
+		m.after(key)
 	}
 	return nil
 }

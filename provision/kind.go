@@ -41,6 +41,9 @@ type Kind struct {
 	// unit applies them alone. There, and only there, what is absent is left to
 	// the later unit.
 	Early bool
+	// Entangled settings may change each other: the kernel writes some keys along with
+	// others. They are looked at once more when all of the kind are written.
+	Entangled bool
 	// Device constructs have settings of network devices (see Devicer), so that
 	// a run for one device (PhaseNIC) evaluates them.
 	Device bool

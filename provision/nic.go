@@ -59,10 +59,10 @@ func nicKind() Kind {
 				{Name: "napi_defer_hard_irqs", Type: cty.Number, BestEffort: true, Doc: "How often a queue is polled in vain, each time after gro_flush_timeout, before its interrupt is let in again; 0 for never."},
 				object("rss", "Which queues the device's hash spreads received packets to: { queues = N } is equally to the first N, { weights = [3, 1] } in these proportions to the first ones."),
 				object("irq", `CPUs for the interrupts of the queues: { policy = "spread", cpus = CPULIST, numa = "local" }. Policy "spread" gives each queue one CPU, those of the device's NUMA node first and `+
-					`second threads of a core last; "list" goes through the list as it is written; "single" takes one CPU for all. cpus are all that are online and not isolated, if left out. With numa = "local" (the default) only CPUs of the device's node `+
+					`second threads of a core last; "list" goes through the list as it is written; "single" takes one CPU for all. cpus are all that are online and not isolated (isolcpus=, nohz_full=), if left out. With numa = "local" (the default) only CPUs of the device's node `+
 					`are taken, if cpus has some; with "any" those come first. Some drivers leave this to the kernel, which then refuses.`),
 				{Name: "xps", Type: cty.String, BestEffort: true, Doc: `Which CPUs send through which transmit queue: "per-queue" deals them out, beginning with those that irq gives the queues, "off" leaves it to a hash, and a cpulist has all its CPUs use every queue. A device with one queue has nothing to choose.`},
-				{Name: "rps", Type: cty.String, BestEffort: true, Doc: `Which CPUs go on with received packets, by a hash: "off", "local" (the device's NUMA node), "all", or a cpulist. Useful where a device has fewer queues than there are CPUs.`},
+				{Name: "rps", Type: cty.String, BestEffort: true, Doc: `Which CPUs go on with received packets, by a hash: "off", "local" (the device's NUMA node), "all", or a cpulist. Isolated CPUs do not. Useful where a device has fewer queues than there are CPUs.`},
 				{Name: "rfs", Type: cty.Number, BestEffort: true, Doc: "Flows that each receive queue steers to the CPU where they are read, a power of two to 1048576, or 0. The sysctl net.core.rps_sock_flow_entries has to be at least the sum."},
 			},
 			Blocks: []profile.Schema{qdiscSchema()},

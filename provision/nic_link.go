@@ -286,10 +286,8 @@ func onOff(on bool) string {
 }
 
 func (x *nicBlock) coalesce() {
-	elements, v, ok := x.object("coalesce", sortedKeys(host.CoalesceFields(&host.Coalesce{}))...)
-	if !ok {
-		return
-	}
+	// Each element is a setting of its own, whatever is wrong with others.
+	elements, v, _ := x.object("coalesce", sortedKeys(host.CoalesceFields(&host.Coalesce{}))...)
 	for _, k := range sortedKeys(elements) {
 		e := elements[k]
 		var text string

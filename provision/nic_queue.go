@@ -223,6 +223,19 @@ func (x *nicBlock) online() cpuset.CPUSet {
 	return set
 }
 
+// housekeeping are those online that were not taken away from the machine's other
+// work by isolcpus= and nohz_full=; all where none would be left.
+func (x *nicBlock) housekeeping() cpuset.CPUSet {
+	isolated, _ := cpuset.Parse(x.t.Facts.CPU.Isolated)
+	if x.t.Host != nil {
+		isolated = isolated.Union(x.t.Host.NoHzFull())
+	}
+	if rest := x.online().Difference(isolated); !rest.IsEmpty() {
+		return rest
+	}
+	return x.online()
+}
+
 // text is an attribute that is a word or a cpulist.
 func (x *nicBlock) text(name string) (profile.Value, bool) {
 	v, ok := x.value(name)
@@ -289,13 +302,21 @@ func (x *nicBlock) rps() {
 			return
 		}
 	}
+	if x.t.Facts != nil && !v.BestEffort {
+		if off := set.Difference(x.housekeeping()); !off.IsEmpty() && !x.housekeeping().Equals(x.online()) {
+			x.wrong(v.Range, "Isolated CPU", "The kernel lets no isolated CPU (isolcpus= or nohz_full=) work for others, and leaves out CPU %s. Do so too.", off)
+			return
+		}
+	}
 	x.step(func(n host.NICFacts) {
 		set := set
 		switch word {
 		case "all":
-			set = x.online()
+			set = x.housekeeping()
 		case "local":
-			set = localCPUs(x.t.Facts.CPU, x.online(), n.NUMANode)
+			if set = localCPUs(x.t.Facts.CPU, x.housekeeping(), n.NUMANode); set.IsEmpty() {
+				set = x.housekeeping()
+			}
 		}
 		x.want(nicQueues(n.Name, "rps", host.RPSCPUs), v.Range, v.BestEffort, wantQueues(func(int, int) string { return set.String() }))
 	})
@@ -621,10 +642,7 @@ func (x *nicBlock) irq() {
 		}
 		among := set
 		if among.IsEmpty() {
-			isolated, _ := cpuset.Parse(x.t.Facts.CPU.Isolated)
-			if among = x.online().Difference(isolated); among.IsEmpty() {
-				among = x.online()
-			}
+			among = x.housekeeping()
 		}
 		if numa == "local" {
 			if local := localCPUs(x.t.Facts.CPU, among, n.NUMANode); !local.IsEmpty() {

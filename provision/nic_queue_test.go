@@ -106,6 +106,37 @@ func TestQueueWants(t *testing.T) {
 	}
 }
 
+// The kernel silently leaves isolated CPUs out of RPS: asked for, they would never
+// read back. No interrupt goes there either.
+func TestIsolatedCPUs(t *testing.T) {
+	h, _, _ := treeHost(t, map[string]string{"sys/devices/system/cpu/nohz_full": "6\n"})
+	cpu := twoNodes()
+	cpu.Isolated = "7"
+	for _, tc := range []struct {
+		text, key, live, want string
+		node                  int
+	}{
+		{`rps = "all"`, "rps", "rx-0:-", "rx-0:0-5", 0},
+		{`rps = "local"`, "rps", "rx-0:-", "rx-0:2-3", 1},
+		{`rps = "0-5"`, "rps", "rx-0:-", "rx-0:0-5", 0},
+		{`rps = "5-7"`, "rps", "", "Isolated CPU: The kernel lets no isolated CPU (isolcpus= or nohz_full=) work for others, and leaves out CPU 6-7. Do so too.", 0},
+		{`irq = { numa = "any" }`, "irq", "q0:- q1:- q2:- q3:- q4:- q5:- q6:-", "q0:2 q1:3 q2:0 q3:1 q4:4 q5:5 q6:2", 1},
+	} {
+		f := &host.Facts{CPU: cpu, NICs: []host.NICFacts{{Name: "eth0", MaxMTU: 9000, NUMANode: tc.node}}}
+		p := evaluate(t, "nic \"a\" {\n  name = \"eth0\"\n"+tc.text+"\n}", f.Value())
+		ws, diags := (&Engine{Host: h, Kinds: Kinds()}).Desired(p, f, PhaseAll)
+		if len(diags) > 0 {
+			if got := diags[0].Summary + ": " + diags[0].Detail; got != tc.want {
+				t.Errorf("%s: %s", tc.text, got)
+			}
+			continue
+		}
+		if v, err := ws[0].Want(Value{Text: tc.live}); v.Text != tc.want || err != nil {
+			t.Errorf("%s: got %q, want %q (%v)", tc.text, v.Text, tc.want, err)
+		}
+	}
+}
+
 // Values that were journaled with other channels are put back as far as they go.
 func TestSamePairs(t *testing.T) {
 	for _, tc := range []struct {

@@ -152,6 +152,51 @@ nic "a" {
 	}
 }
 
+// All devices at once are the same as each by itself; only blocks that are wrong for
+// one of them are missing with it.
+func TestDesiredByDevice(t *testing.T) {
+	f := &host.Facts{CPU: twoNodes()}
+	for i := range 3 {
+		f.NICs = append(f.NICs, host.NICFacts{Name: fmt.Sprintf("veth%d", i), Driver: "veth", MaxMTU: 65535 - i})
+	}
+	p := evaluate(t, `nic "pods" {
+  driver = "veth"
+  rps    = "all"
+  mtu    = 65534
+  qdisc "fq" {}
+}
+nic "one" {
+  name       = "veth1"
+  txqueuelen = 500
+}
+nic "none" {
+  name = "eth0"
+  mtu  = 1400
+}
+sysctl = { "net.core.somaxconn" = 4096 }`, f.Value())
+	e := &Engine{Kinds: Kinds()}
+	keys := func(ws []Wanted) (keys []string) {
+		for _, w := range ws {
+			keys = append(keys, w.Key())
+		}
+		return keys
+	}
+	got, want := map[string][]string{}, map[string][]string{}
+	for d, ws := range e.DesiredByDevice(p, f) {
+		got[d] = keys(ws)
+	}
+	for _, n := range f.NICs {
+		ws, _ := e.Desired(p, f, PhaseNIC(n.Name))
+		want[n.Name] = keys(ws)
+	}
+	if d := gocmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if w := []string{"nic/veth1/mtu", "nic/veth1/txqueuelen", "queue/veth1/rps", "qdisc/veth1"}; !slices.Equal(got["veth1"], w) {
+		t.Error(got["veth1"])
+	}
+}
+
 func TestNICOnError(t *testing.T) {
 	f := &host.Facts{NICs: []host.NICFacts{{Name: "eth0", MaxMTU: 65535}}}
 	for text, want := range map[string]Class{"": Warn, `on_error = "fail"`: Fail, `on_error = "warn"`: Warn} {
@@ -296,7 +341,9 @@ nic "c" {
 3,28: error: Unknown feature: "RX GRO" is no name of a feature. They look like "rx-gro"; ` + "`ethtool -k`" + ` shows them.
 3,56: error: Invalid feature rx-gro: true or false is needed, not a value of type number.
 7,14: error: Invalid features: An object is needed, as in features = { "rx-gro" = true }, not a value of type tuple.
-11,33: error: Unknown element of coalesce: coalesce has no "rx_usec". Did you mean "rx_usecs"?`},
+11,30: error: Invalid coalesce.adaptive_rx: true or false is needed, not a value of type number.
+11,33: error: Unknown element of coalesce: coalesce has no "rx_usec". Did you mean "rx_usecs"?
+11,57: error: Invalid coalesce.tx_usecs: A whole number from 0 to 2147483647 is needed, and -1 is not.`},
 		{"big tcp", `nic "a" {
   name    = "veth0"
   big_tcp = { ipv6 = 600000 }

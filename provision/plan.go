@@ -163,7 +163,27 @@ func (e *Engine) plan(ctx context.Context, j *journal, ws []Wanted, ph Phase, ot
 		}
 	}
 	p.Restores = e.restores(ctx, h, p.asked, ph)
-	return p, diags, e.number(p, j, h.chains)
+	return p, diags, e.number(ctx, p, j, h.chains)
+}
+
+// Compare reads settings of network devices, given by device, and says what a Plan for
+// the PhaseNIC of each would do with them. The journal is read once for all.
+func (e *Engine) Compare(ctx context.Context, sets map[string][]Wanted) (map[string][]Change, error) {
+	j, err := e.openJournal()
+	if err != nil {
+		return nil, err
+	}
+	h := j.history()
+	changes := make(map[string][]Change, len(sets))
+	for device, ws := range sets {
+		for i := range ws {
+			if interrupted(ctx) {
+				return nil, fmt.Errorf("compare: %w", context.Cause(ctx))
+			}
+			changes[device] = append(changes[device], e.examine(ctx, &ws[i], h, PhaseNIC(device)))
+		}
+	}
+	return changes, nil
 }
 
 // wantError is a refusal of Wanted.Want.
@@ -361,7 +381,7 @@ func (e *Engine) backwards(keys []string) []string {
 
 // number tells the plan's generation: the one in force when it asked for the
 // same, else a new one. That a device came or went is no difference.
-func (e *Engine) number(p *Plan, j *journal, chains map[string]*chain) error {
+func (e *Engine) number(ctx context.Context, p *Plan, j *journal, chains map[string]*chain) error {
 	cur := j.current()
 	devices, err := e.devices()
 	if err != nil {
@@ -381,7 +401,7 @@ func (e *Engine) number(p *Plan, j *journal, chains map[string]*chain) error {
 			continue
 		}
 		d := deviceOf(s)
-		same = d != "" && !slices.Contains(devices, d)
+		same = d != "" && !slices.Contains(devices, d) || d == "" && p.Phase == PhaseEarly && chains[key] == nil && e.absent(ctx, k, s)
 	}
 	// What another phase has begun, the whole run completes.
 	completes := cur.Type != "" && cur.Phase != PhaseAll && p.Phase == PhaseAll
@@ -413,6 +433,16 @@ func (e *Engine) number(p *Plan, j *journal, chains map[string]*chain) error {
 		p.head = &head
 	}
 	return nil
+}
+
+// absent tells whether a value of the kernel's is not there: early at boot, a
+// pattern does not find yet what a module or a disk brings later.
+func (e *Engine) absent(ctx context.Context, k *Kind, s Setting) bool {
+	if s == nil || lifetime(k, s) != Runtime {
+		return false
+	}
+	live, err := s.Read(ctx, e.Host)
+	return err == nil && live.Absent
 }
 
 // open makes the plan one of a generation of its own.

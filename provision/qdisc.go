@@ -88,6 +88,11 @@ type qdiscOption struct {
 	// queue says that it takes the transmit queue's length, in packets or, with
 	// mtus, in frames.
 	queue bool
+	// least and most are what the kernel takes, or makes nothing else of; most is 0
+	// for all that its form has room for.
+	least, most int
+	// step, if not 0, is what it has to be a multiple of: the kernel rounds others.
+	step int
 }
 
 // optionForm says how an option is written.
@@ -113,12 +118,13 @@ func disciplines() map[string][]qdiscOption {
 		"fq": {
 			{name: "limit", attr: 1, value: 10000},
 			{name: "flow_limit", attr: 2, value: 100},
-			{name: "quantum", attr: 3, mtus: 2},
-			{name: "initial_quantum", attr: 4, mtus: 10},
+			{name: "quantum", attr: 3, mtus: 2, least: 1, most: 1 << 20},
+			{name: "initial_quantum", attr: 4, mtus: 10, most: math.MaxInt32},
 			{name: "pacing", attr: 5, form: optionFlag, value: 1},
 			{name: "maxrate", attr: 7, form: optionRate, value: math.MaxUint32},
-			{name: "buckets_log", attr: 8, value: 10},
-			{name: "refill_delay", attr: 9, value: 40_000},
+			{name: "buckets_log", attr: 8, value: 10, least: 1, most: 18},
+			// Kept in ticks, and told in microseconds: 100, 250, 300 or 1000 a second.
+			{name: "refill_delay", attr: 9, value: 40_000, step: 20_000},
 			{name: "orphan_mask", attr: 10, value: 1023},
 			{name: "low_rate_threshold", attr: 11, form: optionRate, value: 550_000 / 8},
 			{name: "ce_threshold", attr: 12, value: math.MaxUint32},
@@ -131,11 +137,11 @@ func disciplines() map[string][]qdiscOption {
 			{name: "limit", attr: 2, value: 10 << 10},
 			{name: "interval", attr: 3, form: optionCodel, value: 100_000},
 			{name: "ecn", attr: 4, form: optionFlag, value: 1},
-			{name: "flows", attr: 5, value: 1024},
-			{name: "quantum", attr: 6, mtus: 1},
-			{name: "ce_threshold", attr: 7, form: optionCodel, value: 0}, // not there at all
-			{name: "drop_batch", attr: 8, value: 64},
-			{name: "memory_limit", attr: 9, value: 32 << 20},
+			{name: "flows", attr: 5, value: 1024, least: 1, most: 1 << 16},
+			{name: "quantum", attr: 6, mtus: 1, least: 256, most: 1 << 20},
+			{name: "ce_threshold", attr: 7, form: optionCodel, value: math.MaxUint32}, // not told
+			{name: "drop_batch", attr: 8, value: 64, least: 1},
+			{name: "memory_limit", attr: 9, value: 32 << 20, most: 1 << 31},
 		},
 		"pfifo":      {{name: "limit", queue: true}},
 		"bfifo":      {{name: "limit", queue: true, mtus: 1}},
@@ -155,7 +161,10 @@ func (o qdiscOption) isDefault(n uint64, l host.Link) bool {
 		// up to some 80 bytes for tunnels. What is near enough is taken for it.
 		k := o.mtus
 		if o.queue {
-			k *= uint64(max(l.TxQueueLen, 1))
+			k *= uint64(l.TxQueueLen)
+		}
+		if k == 0 {
+			return n == 0
 		}
 		header := n/k - uint64(l.MTU)
 		return n%k == 0 && header <= 128
@@ -612,8 +621,15 @@ func (x *nicBlock) option(o qdiscOption, v profile.Value) (uint64, bool) {
 		if o.form == optionRate {
 			most *= 8
 		}
-		n, ok := x.whole(what, v, 0, most)
+		if o.most > 0 {
+			most = o.most
+		}
+		n, ok := x.whole(what, v, o.least, most)
 		if !ok {
+			return 0, false
+		}
+		if o.step > 0 && n%o.step != 0 {
+			x.wrong(v.Range, "Invalid "+what, "The kernel counts it in its ticks and would round %d: write a multiple of %d, as %d.", n, o.step, max(n-n%o.step, o.step))
 			return 0, false
 		}
 		if o.form == optionRate && n%8 != 0 {

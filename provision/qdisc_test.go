@@ -44,6 +44,8 @@ func TestLeafText(t *testing.T) {
 			"fq limit=20000 quantum=9000 pacing=off maxrate=1000000000 horizon_drop=off"},
 		{"fq_codel", host.Qdisc{Kind: "fq_codel", Options: attributes(1, 4999, 2, 10240, 3, 99999, 4, 1, 5, 1024, 6, 1514, 8, 64, 9, 32<<20)}, ether, "fq_codel"},
 		{"fq_codel with options", host.Qdisc{Kind: "fq_codel", Options: attributes(1, 1999, 3, 99999, 4, 0)}, ether, "fq_codel target=2000 ecn=off"},
+		{"fq_codel that marks all", host.Qdisc{Kind: "fq_codel", Options: attributes(7, 0)}, ether, "fq_codel ce_threshold=0"},
+		{"bfifo without a queue", host.Qdisc{Kind: "bfifo", Options: binary.NativeEndian.AppendUint32(nil, 0)}, host.Link{MTU: 1500}, "bfifo"},
 		{"pfifo", host.Qdisc{Kind: "pfifo", Options: binary.NativeEndian.AppendUint32(nil, 1000)}, ether, "pfifo"},
 		{"pfifo with a limit", host.Qdisc{Kind: "pfifo", Options: binary.NativeEndian.AppendUint32(nil, 7)}, ether, "pfifo limit=7"},
 		{"bfifo", host.Qdisc{Kind: "bfifo", Options: binary.NativeEndian.AppendUint32(nil, 1514000)}, ether, "bfifo"},
@@ -73,6 +75,35 @@ func TestLeafText(t *testing.T) {
 	for _, bad := range []string{"", "fq limits=3", "fq limit=x", "fq limit=4294967296", "fq pacing=1", "htb raw=x", "pfifo_fast limit=3"} {
 		if q, err := parseLeaf(bad); err == nil {
 			t.Errorf("%q is %+v", bad, q)
+		}
+	}
+}
+
+// What the kernel refuses, or makes something else of, is told at the value: it
+// would never read back.
+func TestQdiscOptionRange(t *testing.T) {
+	f := &host.Facts{NICs: []host.NICFacts{{Name: "eth0", MaxMTU: 9000}}}
+	for _, tc := range []struct{ kind, option, want string }{
+		{"fq", "quantum = 0", "A whole number from 1 to 1048576 is needed, and 0 is not."},
+		{"fq", "initial_quantum = 2147483648", "A whole number from 0 to 2147483647 is needed, and 2147483648 is not."},
+		{"fq", "buckets_log = 19", "A whole number from 1 to 18 is needed, and 19 is not."},
+		{"fq", "refill_delay = 50000", "The kernel counts it in its ticks and would round 50000: write a multiple of 20000, as 40000."},
+		{"fq", "refill_delay = 60000", ""},
+		{"fq", "maxrate = 34359738361", "A whole number from 0 to 34359738360 is needed, and 34359738361 is not."},
+		{"fq_codel", "quantum = 255", "A whole number from 256 to 1048576 is needed, and 255 is not."},
+		{"fq_codel", "flows = 65537", "A whole number from 1 to 65536 is needed, and 65537 is not."},
+		{"fq_codel", "drop_batch = 0", "A whole number from 1 to 4294967295 is needed, and 0 is not."},
+		{"fq_codel", "memory_limit = 2147483649", "A whole number from 0 to 2147483648 is needed, and 2147483649 is not."},
+		{"fq_codel", "ce_threshold = 0", ""},
+	} {
+		p := evaluate(t, "nic \"a\" {\n  name = \"eth0\"\n  qdisc \""+tc.kind+"\" {\n    options = { "+tc.option+" }\n  }\n}", f.Value())
+		_, diags := (&Engine{Kinds: Kinds()}).Desired(p, f, PhaseAll)
+		got := ""
+		for _, d := range diags {
+			got += d.Detail
+		}
+		if got != tc.want {
+			t.Errorf("%s %s: %q, want %q", tc.kind, tc.option, got, tc.want)
 		}
 	}
 }

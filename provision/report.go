@@ -146,7 +146,10 @@ func (e *Engine) saveReport(r *Report, lazily bool) error {
 	if lazily {
 		// The name is one that the sweep removes.
 		tmp := e.file(".report.json0")
-		err = errors.Join(os.WriteFile(tmp, b, 0o600), os.Rename(tmp, e.file("report.json")))
+		// Half a report must not take the place of the last one.
+		if err = os.WriteFile(tmp, b, 0o600); err == nil {
+			err = os.Rename(tmp, e.file("report.json"))
+		}
 	} else {
 		err = writeState(e.file("report.json"), b)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // RollbackOptions say how far to go back.
@@ -71,6 +72,9 @@ func (e *Engine) rollback(ctx context.Context, j *journal, to int, why string, p
 		r.Result, r.Finished = Complete, e.now()
 		return r, nil
 	}
+	// So that a crash shows, and nodeprov-watch does not heal what is put back here. A
+	// disk that is full must not keep anything from being restored.
+	_ = e.saveReport(r, false)
 	err := e.undo(ctx, j, r, undoes, to, progress)
 	if err == nil && len(r.Failed) == 0 {
 		err = j.append(record{Type: recRollback, Gen: to, Boot: j.boot})
@@ -97,44 +101,76 @@ func (e *Engine) undo(ctx context.Context, j *journal, r *Report, us []undo, to 
 	}
 	keys = e.backwards(keys)
 
-	// Marks are joined into one append a kind. They come after the values: a
-	// crash before them only makes the next rollback look again.
-	var marks []record
-	flush := func() error {
-		err := j.append(marks...)
-		marks = nil
-		return err
+	for rest := keys; len(rest) > 0; {
+		n := 1
+		for n < len(rest) && kindName(rest[n]) == kindName(rest[0]) {
+			n++
+		}
+		group := rest[:n]
+		rest = rest[n:]
+		os := make([]Outcome, 0, n)
+		for _, key := range group {
+			if interrupted(ctx) {
+				break
+			}
+			o := e.undoOne(ctx, byKey[key])
+			os = append(os, o)
+			if progress != nil && (o.Action != None || o.Error != "") {
+				progress(o)
+			}
+		}
+		if k := e.lookup(group[0]); k != nil && k.Entangled {
+			e.undoAgain(ctx, byKey, os)
+		}
+		// Marks are joined into one append a kind. They come after the values: a crash
+		// before them only makes the next rollback look again. A journal that cannot be
+		// written must not keep values from being restored.
+		err = errors.Join(err, j.append(r.undone(os, to, j.boot)...))
+		if left := slices.Concat(group[len(os):], rest); len(left) > 0 && interrupted(ctx) {
+			r.NotTried = append(r.NotTried, left...)
+			return errors.Join(err, fmt.Errorf("rollback: %w", context.Cause(ctx)))
+		}
 	}
-	for i, key := range keys {
-		if interrupted(ctx) {
-			r.NotTried = append(r.NotTried, keys[i:]...)
-			return errors.Join(flush(), fmt.Errorf("rollback: %w", context.Cause(ctx)))
+	return err
+}
+
+// undoAgain restores once more what has lost its value to one that was restored later,
+// as settings of a kind may change each other. os are the outcomes of the kind's.
+func (e *Engine) undoAgain(ctx context.Context, us map[string]undo, os []Outcome) {
+	if !slices.ContainsFunc(os, func(o Outcome) bool { return o.Action != None }) {
+		return
+	}
+	for i := range os {
+		was := &os[i]
+		if was.Error != "" || was.Inexact != "" {
+			continue
 		}
-		if i > 0 && kindName(keys[i-1]) != kindName(key) {
-			// A journal that cannot be written must not keep values from
-			// being restored.
-			err = errors.Join(err, flush())
+		if o := e.undoOne(ctx, us[was.Key]); o.Action != None || o.Error != "" {
+			o.Before, o.Note = was.Before, was.Note
+			*was = o
 		}
-		o := e.undoOne(ctx, byKey[key])
-		if o.Error == "" {
-			marks = append(marks, record{Type: recUndo, Gen: to, Boot: j.boot, Key: key})
-		}
+	}
+}
+
+// undone puts outcomes into the report, and returns the marks of those that are restored.
+func (r *Report) undone(os []Outcome, to int, boot string) []record {
+	var marks []record
+	for _, o := range os {
+		list := &r.Applied
 		switch {
 		case o.Error != "":
-			r.Failed = append(r.Failed, o)
+			list = &r.Failed
 		case o.Inexact != "":
-			r.Inexact = append(r.Inexact, o)
+			list = &r.Inexact
 		case o.Action == None:
-			r.Unchanged = append(r.Unchanged, o)
-			continue
-		default:
-			r.Applied = append(r.Applied, o)
+			list = &r.Unchanged
 		}
-		if progress != nil {
-			progress(o)
+		*list = append(*list, o)
+		if o.Error == "" {
+			marks = append(marks, record{Type: recUndo, Gen: to, Boot: boot, Key: o.Key})
 		}
 	}
-	return errors.Join(err, flush())
+	return marks
 }
 
 func (e *Engine) undoOne(ctx context.Context, u undo) Outcome {

@@ -49,6 +49,8 @@ func sysctlKind() Kind {
 		Effect:   "now",
 		Early:    true,
 		Device:   true,
+
+		Entangled: true,
 	}
 }
 
@@ -281,7 +283,7 @@ func sysctlWanted(b profile.Block, t Target) ([]Wanted, hcl.Diagnostics) {
 			explicit := !k.entry.glob || s.Device() == ""
 			w.Others = func(h *host.Host) []string { return slices.Concat(f.others(h, s, explicit), f.larger(h, s)) }
 		}
-		ws = append(ws, w)
+		ws = append(ws, m.passing(w, k))
 	}
 	if persist {
 		ws = append(ws, Wanted{
@@ -642,6 +644,28 @@ func (m *kernelMap) keys(entries []kernelEntry, h *host.Host) ([]kernelKey, hcl.
 		}
 	}
 	return keys, diags
+}
+
+// passing is the setting of a key that a pattern has found. A device may go before the
+// key is read: then nothing is wanted of it.
+func (m *kernelMap) passing(w Wanted, k kernelKey) Wanted {
+	if !k.entry.glob {
+		return w
+	}
+	want, unsupported := w.Want, w.Unsupported
+	w.Want = func(live Value) (Value, error) {
+		if live.Absent {
+			return live, nil
+		}
+		return want(live)
+	}
+	w.Unsupported = func(h *host.Host) error {
+		if len(m.names(k.parts[:len(k.parts)-1])) == 0 {
+			return nil
+		}
+		return unsupported(h)
+	}
+	return w
 }
 
 func isPattern(part string) bool { return strings.ContainsAny(part, "*?[") }

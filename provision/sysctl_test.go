@@ -635,3 +635,114 @@ net.ipv4.conf.lo.arp_announce "1\n"
 		return nil
 	})
 }
+
+// A device that goes between the pattern's look and ours is no mistake of the profile; a
+// key that a device does not have is one.
+func TestSysctlPatternPasses(t *testing.T) {
+	for _, tc := range []struct{ name, gone, want string }{
+		{"device", "proc/sys/net/ipv4/conf/veth1", ""},
+		{"key", "proc/sys/net/ipv4/conf/veth1/rp_filter", "the kernel has no such key"},
+		{"disk", "sys/block/sdb", ""},
+		{"file of a disk", "sys/block/sdb/queue/read_ahead_kb", "the kernel has no such file"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			root := t.TempDir()
+			files := sysctlTree("veth1", "eth0")
+			files["sys/block/sda/queue/read_ahead_kb"] = "128\n"
+			files["sys/block/sdb/queue/read_ahead_kb"] = "128\n"
+			files["sys/block/sdb/queue/scheduler"] = "[none]\n"
+			for name, text := range files {
+				p := filepath.Join(root, name)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(text), 0o644)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h, err := host.New(host.Options{Root: root})
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := &Engine{Host: h, Kinds: Kinds()}
+			ws, diags := e.Desired(evaluate(t, `
+sysctl = { "net.ipv4.conf.*.rp_filter" = 0 }
+sysfs  = { "/sys/block/*/queue/read_ahead_kb" = at_least(4096) }`, cty.UnknownVal(host.FactsType())), nil, PhaseAll)
+			if diags.HasErrors() {
+				t.Fatal(diags)
+			}
+			if err := os.RemoveAll(filepath.Join(root, tc.gone)); err != nil {
+				t.Fatal(err)
+			}
+			got, seen := "", false
+			for _, w := range ws {
+				live, err := w.Read(t.Context(), h)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !live.Absent || strings.HasPrefix(w.Key(), "file/") {
+					continue
+				}
+				seen = true
+				if err := w.Unsupported(h); err != nil {
+					got = err.Error()
+				} else if v, err := w.Want(live); err != nil || v != live {
+					t.Errorf("%s: wants %s, %v", w.Key(), v, err)
+				}
+			}
+			if !seen || (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
+				t.Errorf("%v: %q, want %q", seen, got, tc.want)
+			}
+		})
+	}
+}
+
+// Keys that the kernel changes along with others: whatever the order, the second plan is
+// empty.
+func TestSysctlSideEffects(t *testing.T) {
+	h, err := host.New(host.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const text = `
+sysctl = {
+  "net.ipv4.conf.all.accept_redirects" = 0
+  "net.ipv4.conf.lo.forwarding"        = 1
+  "net.ipv6.conf.lo.forwarding"        = 1
+  "net.ipv6.conf.all.forwarding"       = 0
+  "net.ipv4.ip_forward"                = 0
+}`
+	p := evaluate(t, text, (host.Facts{}).Value())
+	ownNetNS(t, func() error {
+		keys := []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv4.conf.all.accept_redirects", "net.ipv4.conf.lo.forwarding", "net.ipv6.conf.lo.forwarding"}
+		live := func() string {
+			var b strings.Builder
+			for _, k := range keys {
+				v, err := h.ReadSysctl(k)
+				fmt.Fprintf(&b, "%s %s %v\n", k, v, err)
+			}
+			return b.String()
+		}
+		for _, k := range keys[:2] {
+			if err := h.WriteSysctl(k, "1"); err != nil {
+				return err
+			}
+		}
+		before := live()
+		e := &Engine{Host: h, Kinds: Kinds(), State: t.TempDir()}
+		ws, diags := e.Desired(p, &host.Facts{}, PhaseAll)
+		if diags.HasErrors() {
+			return diags
+		}
+		mustApply(t, e, ws)
+		plan, _, err := e.Plan(t.Context(), ws, PhaseAll)
+		if err != nil {
+			return err
+		}
+		if n := plan.Summary().Due(); n > 0 || plan.New {
+			t.Errorf("second plan: %d due\n%s", n, live())
+		}
+		mustRollback(t, e, 0)
+		if d := gocmp.Diff(before, live()); d != "" {
+			t.Error(d)
+		}
+		return nil
+	})
+}

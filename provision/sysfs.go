@@ -38,6 +38,8 @@ func sysfsKind() Kind {
 		Effect:   "now",
 		Early:    true,
 		Device:   true,
+
+		Entangled: true,
 	}
 }
 
@@ -89,7 +91,7 @@ func sysfsMapWanted(b profile.Block, t Target) ([]Wanted, hcl.Diagnostics) {
 	diags = append(diags, more...)
 	var ws []Wanted
 	for _, k := range keys {
-		ws = append(ws, sysfsWish(sysfsPath(k.parts), k.entry.wish, k.entry.rng(), k.entry.class(Warn)))
+		ws = append(ws, m.passing(sysfsWish(sysfsPath(k.parts), k.entry.wish, k.entry.rng(), k.entry.class(Warn)), k))
 	}
 	return ws, diags
 }

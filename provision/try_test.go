@@ -163,6 +163,8 @@ func TestTryImpossible(t *testing.T) {
 			e, m, timer := tryMachine(t)
 			o := tryOptions()
 			prepare(e, timer, &o)
+			e.Stamp = e.State + ".ready"
+			mustApply(t, e, wants(m, "sysctl/a", "2"), ApplyOptions{Phase: PhaseAll, Source: profile.Source{Name: "good", Text: []byte("good")}})
 			writes := m.writes
 			r, _, err := e.Apply(t.Context(), wants(m, "sysctl/a", "3"), o)
 			if r != nil || err == nil || !strings.HasSuffix(err.Error(), "; nothing was changed") || m.writes != writes || timer.running {
@@ -173,6 +175,13 @@ func TestTryImpossible(t *testing.T) {
 			}
 			if s, err := e.Status(t.Context()); err != nil || s.State != Applied || s.Generation != 1 {
 				t.Errorf("%v %+v", err, s)
+			}
+			// What was in force still is: for K3s, and for devices that come.
+			if _, err := e.Host.ReadFile(e.Stamp); err != nil {
+				t.Errorf("the stamp: %v", err)
+			}
+			if k, err := e.Applied(); err != nil || string(k.Source().Text) != "good" {
+				t.Errorf("the applied profile: %v %+v", err, k)
 			}
 			mustApply(t, e, wants(m, "sysctl/a", "4"))
 		})

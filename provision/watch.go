@@ -307,6 +307,8 @@ func (w *Watcher) look(ctx context.Context, devices []string) {
 	if devices[0] == "" {
 		devices = nil
 		clear(w.pending)
+	} else if devices = slices.DeleteFunc(devices, w.gone); len(devices) == 0 {
+		return
 	}
 	r, err := w.Engine.InForce()
 	var not NotInForce
@@ -334,20 +336,46 @@ func (w *Watcher) look(ctx context.Context, devices []string) {
 	}
 	if devices == nil {
 		clear(w.watched)
+		// Devices come and go for ever, as pods do.
+		maps.DeleteFunc(w.keys, func(_ string, k *healed) bool {
+			return k.gaveUp == nil && (len(k.at) == 0 || time.Since(k.at[len(k.at)-1]) > healWindow)
+		})
+	}
+	for _, device := range devices {
+		delete(w.watched, device)
+	}
+	changes, err := w.Engine.Compare(ctx, sets)
+	if err != nil {
+		if ctx.Err() == nil {
+			w.Log.Error("devices cannot be compared with the profile", "err", err)
+		}
+		return
 	}
 	for _, device := range slices.Sorted(maps.Keys(sets)) {
 		if ctx.Err() != nil {
 			return
 		}
 		w.watched[device] = len(sets[device])
-		err := w.heal(ctx, r, device, sets[device], src)
+		err := w.heal(ctx, r, device, sets[device], changes[device], src)
 		switch {
 		case errors.Is(err, ErrOvertaken):
 			w.touch(device)
+		case errors.Is(err, fs.ErrNotExist): // it went meanwhile
 		case err != nil && ctx.Err() == nil:
 			w.Log.Warn("device not as the profile has it", "device", device, "err", err)
 		}
 	}
+}
+
+// gone tells a device that is not there any more: most of the events of a node are of
+// pods that end, and are not worth an evaluation of the profile.
+func (w *Watcher) gone(device string) bool {
+	_, err := w.Index(device)
+	gone := errors.Is(err, fs.ErrNotExist)
+	if gone {
+		delete(w.watched, device)
+	}
+	return gone
 }
 
 // forget begins anew to count.
@@ -357,20 +385,15 @@ func (w *Watcher) forget() {
 }
 
 // heal sets what differs of one device.
-func (w *Watcher) heal(ctx context.Context, r *Report, device string, ws []Wanted, src profile.Source) error {
-	ph := PhaseNIC(device)
-	p, diags, err := w.Engine.Plan(ctx, ws, ph)
-	if err != nil {
-		return err
-	}
-	if diags.HasErrors() {
-		return diags
-	}
+func (w *Watcher) heal(ctx context.Context, r *Report, device string, ws []Wanted, changes []Change, src profile.Source) error {
 	differs := 0
 	index := -1
 	leave := make(map[string]bool)
-	for i := range p.Changes {
-		c := &p.Changes[i]
+	for _, c := range changes {
+		var bad *wantError
+		if errors.As(c.Err, &bad) && c.Action != Tolerated {
+			return fmt.Errorf("%s: %w", c.Key, bad)
+		}
 		k := w.keys[c.Key]
 		if !c.due() {
 			if k != nil && k.gaveUp != nil && time.Since(k.gaveUp.Since) > healWindow {
@@ -380,6 +403,7 @@ func (w *Watcher) heal(ctx context.Context, r *Report, device string, ws []Wante
 			continue
 		}
 		if index < 0 {
+			var err error
 			if index, err = w.Index(device); err != nil {
 				return err
 			}
@@ -413,7 +437,7 @@ func (w *Watcher) heal(ctx context.Context, r *Report, device string, ws []Wante
 		}
 	}
 	report, diags, err := w.Engine.Apply(ctx, ws, ApplyOptions{
-		Phase: ph, Source: src, FailOpen: true, Degraded: r.Degraded,
+		Phase: PhaseNIC(device), Source: src, FailOpen: true, Degraded: r.Degraded,
 		Guard: w.Engine.StillInForce(r),
 	})
 	if diags.HasErrors() {

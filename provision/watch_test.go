@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -29,13 +30,14 @@ type watch struct {
 	log   strings.Builder
 	// asked is what the profile in force asks for, by device.
 	asked map[string][]string
-	// index is the devices' number; looked counts evaluations.
+	// index is the devices' number, negative for none; looked counts evaluations.
 	index, looked int
 	// onLook is called in each evaluation.
 	onLook func()
 	stop   func()
 	// held are the requests' files: what was written to each.
 	held []*os.File
+	run  *Watcher
 }
 
 // newWatch applies eth0's MTU and one other value, and begins to watch.
@@ -65,7 +67,12 @@ func (w *watch) start() {
 	}})
 	run := &Watcher{
 		Engine: w.e, Links: w.links, Files: w.files, Dir: w.dir, Log: slog.New(log),
-		Index: func(string) (int, error) { return w.index, nil },
+		Index: func(string) (int, error) {
+			if w.index < 0 {
+				return 0, fmt.Errorf("link: %w", fs.ErrNotExist)
+			}
+			return w.index, nil
+		},
 		Wanted: func(_ context.Context, _ *Report, devices []string) (map[string][]Wanted, profile.Source, error) {
 			w.looked++
 			if w.onLook != nil {
@@ -92,6 +99,7 @@ func (w *watch) start() {
 		},
 		Adjust: adjust,
 	}
+	w.run = run
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- run.Run(ctx) }()
@@ -143,6 +151,32 @@ func (w *watch) state() string {
 func (w *watch) logged() string {
 	defer w.log.Reset()
 	return w.log.String()
+}
+
+// Pods' devices come and go for ever: those that went cost no evaluation, and nothing is
+// kept of them.
+func TestWatchGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatch(t)
+		defer w.stop()
+		w.m.values["nic/eth0/mtu"] = "1500"
+		w.event("eth0")
+		w.has("nic/eth0/mtu", "9000")
+		if len(w.run.keys) != 1 || len(w.run.watched) != 1 {
+			t.Errorf("healed %v, watched %v", w.run.keys, w.run.watched)
+		}
+		w.index = -1
+		looked := w.looked
+		w.event("eth0")
+		if w.looked != looked || len(w.run.watched) != 0 {
+			t.Errorf("%d evaluations, watched %v", w.looked-looked, w.run.watched)
+		}
+		time.Sleep(healWindow + fullRead)
+		w.settled()
+		if len(w.run.keys) != 0 {
+			t.Errorf("remembered: %v", w.run.keys)
+		}
+	})
 }
 
 func TestWatchHeals(t *testing.T) {

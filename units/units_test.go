@@ -59,3 +59,30 @@ func TestFilesRefuses(t *testing.T) {
 		}
 	}
 }
+
+// What writes or compares every setting must see the machine as it is, not a view of its
+// own; and what may write files, all of them.
+func TestViews(t *testing.T) {
+	files, err := Files(Options{BinDir: "/usr/local/bin"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := []string{"ProtectHome=", "PrivateTmp=", "ProtectHostname=", "ProtectKernelModules=", "ProtectKernelTunables=", "ProtectControlGroups=", "PrivateDevices="}
+	for unit, capability := range map[string]string{
+		"nodeprov-apply.service": "CAP_DAC_OVERRIDE", "nodeprov-watch.service": "CAP_DAC_READ_SEARCH", "nodeprov-verify.service": "",
+	} {
+		i := slices.IndexFunc(files, func(f File) bool { return f.Path == Dir+"/"+unit })
+		bounded := ""
+		for line := range strings.Lines(string(files[i].Text)) {
+			if slices.ContainsFunc(own, func(s string) bool { return strings.HasPrefix(line, s) }) {
+				t.Errorf("%s: %s", unit, line)
+			}
+			if set, ok := strings.CutPrefix(line, "CapabilityBoundingSet="); ok {
+				bounded = set
+			}
+		}
+		if bounded != "" && !slices.Contains(strings.Fields(bounded), capability) {
+			t.Errorf("%s: without %s", unit, capability)
+		}
+	}
+}

@@ -167,7 +167,6 @@ func evaluateDevices(ctx context.Context, e *provision.Engine, in *input, device
 	if err != nil {
 		return nil, err
 	}
-	// Which device it is makes no difference to what is evaluated.
 	if in.diags.HasErrors() || in.load(e.Kinds, &f, provision.Constructs(e.Kinds, provision.PhaseNIC("any"))) == nil {
 		return nil, in.diags
 	}
@@ -177,8 +176,9 @@ func evaluateDevices(ctx context.Context, e *provision.Engine, in *input, device
 		}
 	}
 	sets := &deviceSettings{of: make(map[string][]provision.Wanted), src: in.src, sources: in.profile.Sources, vars: in.vars}
+	all := e.DesiredByDevice(in.profile, &f)
 	for _, device := range devices {
-		if ws, _ := e.Desired(in.profile, &f, provision.PhaseNIC(device)); len(ws) > 0 {
+		if ws := all[device]; len(ws) > 0 {
 			sets.of[device] = ws
 		}
 	}

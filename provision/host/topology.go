@@ -164,6 +164,16 @@ func (h *Host) cpuList(p string) (cpuset.CPUSet, error) {
 	return list, nil
 }
 
+// NoHzFull are the CPUs that nohz_full= relieves of the kernel's own work: none where
+// the kernel does not tell.
+func (h *Host) NoHzFull() cpuset.CPUSet {
+	list, err := h.cpuList(cpuDir + "/nohz_full")
+	if err != nil {
+		return cpuset.New()
+	}
+	return list
+}
+
 // DirNames returns the sorted names in the directory at the absolute path p; it
 // is empty for one that cannot be read.
 func (h *Host) DirNames(p string) []string {

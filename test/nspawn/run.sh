@@ -186,6 +186,8 @@ test_uninstall() {
 	tree >$state/after
 	t 'uninstall: the file of the profile is gone' gone /etc/nodeprov-test.conf
 	t 'uninstall: the MTU is as it was' prints 1500 mtu np0
+	# Several boots after the first apply: each began with the machine's own values.
+	t 'uninstall: net.core.somaxconn is as it was' prints "$(cat $state/somaxconn)" live net.core.somaxconn
 	t 'uninstall: irqbalance is enabled' prints enabled systemctl is-enabled irqbalance.service
 	t 'uninstall: /run/nodeprov is gone' gone /run/nodeprov
 }
