@@ -25,7 +25,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 # cases: name, user-data, script of test/ with its arguments, options of boot.sh. The longest first.
 cases() {
 	sed 's/ *| */|/g' <<'C'
-tuning-6.12   | tuning   | tuning.sh --guard | --kernel 6.12 --grub --machine numa
+tuning-6.12   | tuning   | tuning.sh --whole | --kernel 6.12 --grub --machine numa
 services-6.1  | services | services.sh 2     | --kernel 6.1
 tuning-6.1    | tuning   | tuning.sh         | --kernel 6.1 --grub --machine numa
 crash-6.12    | none     | crash.sh          | --kernel 6.12 --durable --append cloud-init=disabled

@@ -136,6 +136,7 @@ func (e *Engine) Apply(ctx context.Context, ws []Wanted, o ApplyOptions) (*Repor
 	// The report of the whole apply stays, with what is now true of the device.
 	if last != nil && last.Operation == "apply" && last.Phase == PhaseAll && last.Boot == j.boot && last.Result != Running {
 		last.merge(r)
+		e.dropGone(last)
 		err = errors.Join(err, e.saveReport(last, !due))
 	}
 	return r, diags, err
@@ -537,6 +538,22 @@ func (a *apply) refused(ctx context.Context, c *Change, o *Outcome, why error) (
 	return append(rs, record{Type: recRefused, Gen: a.p.Generation, Boot: a.j.boot, Key: c.Key, Before: &live, Want: &want, Why: why.Error()}), nil
 }
 
+// dropGone takes outcomes of network devices that have gone out of a report: a node's
+// pods have another one each, for ever.
+func (e *Engine) dropGone(r *Report) {
+	devices, err := e.devices()
+	if err != nil {
+		return // the next run for a device does it
+	}
+	for _, l := range r.lists() {
+		*l = slices.DeleteFunc(*l, func(o Outcome) bool {
+			s, _ := e.reopen(o.Key)
+			d := deviceOf(s)
+			return d != "" && !slices.Contains(devices, d)
+		})
+	}
+}
+
 // gone tells whether there is no such network device any more; empty is none.
 func (e *Engine) gone(device string) bool {
 	if device == "" {
@@ -549,6 +566,9 @@ func (e *Engine) gone(device string) bool {
 // pending notes what of a setting that has its value holds after a reboot only.
 func (a *apply) pending(ctx context.Context, c *Change) {
 	if c.want == nil {
+		if c.Pending != "" {
+			a.r.Pending = append(a.r.Pending, Pending{c.Key, c.Pending})
+		}
 		return
 	}
 	has := *c

@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -72,6 +73,50 @@ func TestPhaseNIC(t *testing.T) {
 	want := "nic/eth0/mtu = \"1500\"\nnic/eth1/mtu = \"1500\"\nnic/eth1/ring = \"256\"\nsysctl/a = \"1\"\n"
 	if d := cmp.Diff(want, m.text()); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// A node's pods have a device each, for ever: neither the generation nor the report
+// grows with those that have gone.
+func TestPhaseNICChurn(t *testing.T) {
+	const stay, churn = 3, 20
+	m := newMemory()
+	e := newEngine(t, m)
+	var asked []string
+	for i := range stay {
+		key := fmt.Sprintf("nic/veth%d/mtu", i)
+		m.values[key] = "1500"
+		asked = append(asked, key, "9000")
+	}
+	mustApply(t, e, wants(m, asked...))
+	for i := range churn {
+		pod := fmt.Sprintf("pod%d", i)
+		key := "nic/" + pod + "/mtu"
+		m.values[key] = "1500"
+		if r := mustApply(t, e, wants(m, key, "9000"), ApplyOptions{Phase: PhaseNIC(pod)}); len(r.Applied) != 1 || r.Generation != 1 {
+			t.Fatalf("%+v", r)
+		}
+		delete(m.values, key)
+	}
+	j, err := e.openJournal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := e.LastReport()
+	if err != nil || len(last.Applied) > stay+2 || len(last.Unchanged) > 0 {
+		t.Errorf("report: %v %v", keys(last.Applied), err)
+	}
+	if n := len(j.current().Asked); n > stay+2 {
+		t.Errorf("%d asked for", n)
+	}
+	if r := mustApply(t, e, wants(m, asked...)); r.Generation != 1 || len(r.Applied) != 0 {
+		t.Errorf("generation %d, %v", r.Generation, keys(r.Applied))
+	}
+	mustRollback(t, e, 0)
+	for key, v := range m.values {
+		if v != "1500" {
+			t.Errorf("%s = %s", key, v)
+		}
 	}
 }
 

@@ -353,7 +353,10 @@ func (d *doctor) bbr() Finding {
 	case sysctl(cc) == "bbr" && sysctl(qdisc) == "fq":
 		r.On = Yes
 	case sysctl(cc) == "bbr":
-		r.On, r.Why = Partly, fmt.Sprintf("paced by TCP itself: %s is %s, not fq", qdisc, sysctl(qdisc))
+		r.On, r.Why = Partly, fmt.Sprintf("paced by TCP itself: %s is not fq", qdisc)
+		if v := sysctl(qdisc); v != "" { // only the first network namespace has it
+			r.Why = fmt.Sprintf("paced by TCP itself: %s is %s, not fq", qdisc, v)
+		}
 	}
 	switch {
 	case !d.kernel("5.18"):

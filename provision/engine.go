@@ -55,6 +55,10 @@ type Engine struct {
 	// State is the directory of the journal, the report and the last good
 	// profile. Apply and Rollback create it.
 	State string
+	// Booting: the machine comes up, and devices may still come. One that a profile
+	// names and that is not there yet is a warning then: its own unit sets it when it
+	// appears, and must not keep the rest from being applied.
+	Booting bool
 	// Boot identifies the boot. Empty means the kernel's boot_id.
 	Boot string
 	// Now is the clock of the reports; nil means time.Now.
@@ -121,7 +125,7 @@ func (e *Engine) desired(p *profile.Profile, f *host.Facts, ph Phase) ([]Wanted,
 		if ph == PhaseEarly && !k.Early || ph.Device() != "" && !k.Device {
 			continue
 		}
-		ws, ds := k.Wanted(b, Target{Host: e.Host, Facts: f})
+		ws, ds := k.Wanted(b, Target{Host: e.Host, Facts: f, Booting: e.Booting})
 		all, diags = append(all, ws...), append(diags, ds...)
 	}
 

@@ -55,6 +55,8 @@ type Target struct {
 	Host *host.Host
 	// Facts are nil where the machine is unknown, or only a tree of files.
 	Facts *host.Facts
+	// Booting is the Engine's.
+	Booting bool
 }
 
 // Kinds is the table of kinds, in the order in which settings are applied.

@@ -169,3 +169,42 @@ func TestKindsOpen(t *testing.T) {
 		t.Errorf("no kinds: %v", slices.Sorted(maps.Keys(names)))
 	}
 }
+
+// One kind after another has the same thing, as the profile changes: each apply leaves
+// nothing to do, and no profile leaves the files that there were.
+func TestKindsInTurn(t *testing.T) {
+	h, _, text := treeHost(t, map[string]string{
+		"etc/default/irqbalance":                    "IRQBALANCE_ARGS=-v",
+		"usr/lib/systemd/system/irqbalance.service": "[Install]\nWantedBy=multi-user.target\n",
+		"usr/lib/systemd/system/x.service":          "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n",
+	})
+	e := &Engine{Host: h, Kinds: Kinds(), State: filepath.Join(t.TempDir(), "state"), Boot: "boot-1"}
+	before := text()
+	const own = `"[Service]\nExecStart=/bin/false\n[Install]\nWantedBy=multi-user.target\n"`
+	for i, asked := range []string{
+		"irqbalance {\n  mode = \"ban\"\n  banned_cpus = \"1\"\n}",
+		"irqbalance {\n  mode = \"disable\"\n}",
+		"unit \"irqbalance.service\" {\n  masked = true\n}",
+		"unit \"x.service\" {\n  enabled = true\n  dropin \"a\" {\n    content = \"[Service]\\nNice=1\\n\"\n  }\n}",
+		"unit \"x.service\" {\n  content = " + own + "\n  enabled = true\n}",
+		"unit \"x.service\" {\n  masked = true\n}",
+		"unit \"y.service\" {\n  content = " + own + "\n  enabled = true\n}\nfile \"/etc/default/irqbalance\" {\n  content = \"\"\n  mode = \"4750\"\n}",
+		"file \"/etc/default/irqbalance\" {\n  state = \"absent\"\n}",
+		"",
+	} {
+		ws, diags := e.Desired(evaluate(t, asked, cty.UnknownVal(host.FactsType())), nil, PhaseAll)
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		if r := mustApply(t, e, ws); r.Result != Complete {
+			t.Errorf("profile %d: %+v", i, r)
+		}
+		p, _, err := e.Plan(t.Context(), ws, PhaseAll)
+		if err != nil || p.New || p.Summary().Due() > 0 {
+			t.Errorf("profile %d, second plan: %v %+v", i, err, p.Summary())
+		}
+	}
+	if d := gocmp.Diff(before, text()); d != "" {
+		t.Errorf("(-before +after):\n%s", d)
+	}
+}

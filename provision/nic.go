@@ -220,13 +220,18 @@ func nicWanted(b profile.Block, t Target) ([]Wanted, hcl.Diagnostics) {
 	nics := match(t.Facts.NICs)
 	if len(nics) == 0 {
 		d := wrongAt(what.rng, "No such network device", "No device has %s. %s", what.text, nicList(t.Facts))
-		if what.text == `the name "lo"` {
+		loopback := what.text == `the name "lo"`
+		if loopback {
 			d = wrongAt(what.rng, "Loopback is left alone", "nodeprov sets no loopback device. %s", nicList(t.Facts))
 		}
-		if onMissing == "skip" {
+		switch {
+		case onMissing == "skip":
 			d.Severity = hcl.DiagWarning
 			d.Detail += ` The block is skipped, as its on_missing says.`
-		} else {
+		case t.Booting && !loopback:
+			d.Severity = hcl.DiagWarning
+			d.Detail += ` The machine comes up: it is set when it appears.`
+		default:
 			d.Detail += ` Correct it, or say on_missing = "skip" to go on without.`
 		}
 		return nil, append(x.diags, d)

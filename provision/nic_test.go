@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2"
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 
@@ -149,6 +150,32 @@ nic "a" {
 }`, facts, `8,10: error: Sensitive value: mtu cannot be set from a sensitive value: everybody can read it from the device, and plan and journal hold it. Use a value that is not secret.`},
 	} {
 		t.Run(tc.name, func(t *testing.T) { sameText(t, tc.want, wantedText(t, tc.text, tc.facts)) })
+	}
+}
+
+// While the machine comes up, a device that is not there yet keeps nothing else from
+// being applied.
+func TestNICBooting(t *testing.T) {
+	p := evaluate(t, `nic "a" {
+  name = "eth7"
+  mtu  = 9000
+}
+nic "b" {
+  name = "lo"
+  mtu  = 9000
+}`, (host.Facts{}).Value())
+	for booting, want := range map[bool][]hcl.DiagnosticSeverity{
+		false: {hcl.DiagError, hcl.DiagError},
+		true:  {hcl.DiagWarning, hcl.DiagError}, // lo never comes
+	} {
+		_, diags := (&Engine{Kinds: Kinds(), Booting: booting}).Desired(p, &host.Facts{}, PhaseAll)
+		var got []hcl.DiagnosticSeverity
+		for _, d := range diags {
+			got = append(got, d.Severity)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("booting %v: %s\n%v", booting, d, diags)
+		}
 	}
 }
 

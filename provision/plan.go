@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/hashicorp/hcl/v2"
@@ -116,8 +115,12 @@ type Pending struct {
 
 // Pending is what would hold only after a reboot, in order.
 func (p *Plan) Pending() []Pending {
+	return append(pending(p.Restores), pending(p.Changes)...)
+}
+
+func pending(cs []Change) []Pending {
 	ps := []Pending{}
-	for _, c := range p.Changes {
+	for _, c := range cs {
 		if c.Pending != "" {
 			ps = append(ps, Pending{c.Key, c.Pending})
 		}
@@ -347,6 +350,9 @@ func (e *Engine) restores(ctx context.Context, h *history, asked map[string]*Val
 				c.Note = fmt.Sprintf("has %s now, not the %s that was applied: something else has set it since", c.Live, ch.applied)
 			}
 			c.Inexact = inexact(s, ch.baseline, ch.applied)
+			if _, ok := s.(Pender); ok && !e.offline() && c.effect() != "now" {
+				c.Pending = "what is put back holds after a reboot"
+			}
 		}
 		cs = append(cs, c)
 	}
@@ -426,8 +432,13 @@ func (e *Engine) number(ctx context.Context, p *Plan, j *journal, chains map[str
 	case completes:
 		p.head = &record{Type: recGeneration, Gen: cur.Gen, Boot: j.boot, Asked: p.asked, Devices: devices, Phase: p.Phase}
 	case len(came) > 0:
-		// Later runs must know that these were asked for.
-		maps.Copy(came, cur.Asked)
+		// Later runs must know that these were asked for; not what was of devices that
+		// have gone: a node's pods have another one each, for ever.
+		for key, v := range cur.Asked {
+			if s, _ := e.reopen(key); s == nil || deviceOf(s) == "" || slices.Contains(devices, deviceOf(s)) {
+				came[key] = v
+			}
+		}
 		head := cur
 		head.Asked, head.Devices = came, devices
 		p.head = &head

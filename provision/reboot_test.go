@@ -164,3 +164,23 @@ func TestRebootUncounted(t *testing.T) {
 		t.Errorf("%v %+v", err, r)
 	}
 }
+
+// Arguments that the profile has no more hold until the next boot, too.
+func TestRebootPutBack(t *testing.T) {
+	g := newGrub(t, true, 1)
+	g.e.Kinds[2].Effect = "after reboot"
+	g.apply(ApplyOptions{})
+	g.up()
+	g.apply(ApplyOptions{})
+	p, _, err := g.e.Plan(t.Context(), nil, PhaseAll)
+	if err != nil || len(p.Pending()) != 1 {
+		t.Errorf("%v %+v", err, p)
+	}
+	r := mustApply(t, g.e, nil)
+	if len(r.Pending) != 1 || r.Reboot == nil || r.Reboot.State != RebootNeeded || g.reboots != 1 {
+		t.Errorf("%d reboots, %+v", g.reboots, r)
+	}
+	if s, err := g.e.Status(t.Context()); err != nil || s.State != NeedsReboot {
+		t.Errorf("%v %+v", err, s)
+	}
+}

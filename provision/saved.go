@@ -132,7 +132,7 @@ func ParseSavedPlan(text []byte) (s *SavedPlan, ok bool, err error) {
 	if err := json.Unmarshal(text, s); err != nil {
 		return nil, true, fmt.Errorf("saved plan: %w (make a new one)", err)
 	}
-	if s.Format != 1 || len(s.Sources) == 0 {
+	if s.Format != 1 || len(s.Sources) == 0 || s.Phase != PhaseAll {
 		return nil, true, errors.New("saved plan: not in a form that this version knows (make a new one)")
 	}
 	return s, true, nil
@@ -236,6 +236,9 @@ func (s *SavedPlan) CheckFacts(f *host.Facts) error {
 		if _, ok := b[k]; !ok {
 			changed = append(changed, fmt.Sprintf("%s is gone and was %s", k, a[k]))
 		}
+	}
+	if changed == nil {
+		changed = []string{"the facts in the file are not those that its facts_sha256 is of"}
 	}
 	return &StaleError{few(changed)}
 }

@@ -112,6 +112,14 @@ func TestSavedFacts(t *testing.T) {
 			t.Errorf("(-want +got):\n%s", d)
 		}
 	}
+	if _, ok, err := ParseSavedPlan([]byte(`{"nodeprov_plan": 1, "phase": "nic/eth0", "sources": [{"name": "p.hcl"}]}`)); !ok || err == nil {
+		t.Error("a plan of a part of a profile is accepted")
+	}
+	damaged := *s
+	damaged.FactsDigest = "0"
+	if got := stale(damaged.CheckFacts(savedFacts())); !strings.Contains(got, "facts_sha256") {
+		t.Errorf("a reason is missing: %q", got)
+	}
 	for want, sources := range map[string][]profile.Source{
 		"": {{Name: "p.hcl", Text: []byte("secret-in-text")}, {Name: "lib.hcl", Text: []byte("y")}},
 		"lib.hcl has changed\nnew.hcl was not part of the profile":      {{Name: "p.hcl", Text: []byte("secret-in-text")}, {Name: "lib.hcl", Text: []byte("z")}, {Name: "new.hcl"}},

@@ -314,13 +314,13 @@ func (s *unit) Write(ctx context.Context, h *host.Host, v Value) error {
 	if live.Absent {
 		active = unitStopped
 	}
+	var refused error
 	if !sameEnablement(enabled, enablement) {
-		if err := s.enable(ctx, m, enabled, enablement); err != nil {
-			return err
-		}
+		refused = s.enable(ctx, m, enabled, enablement)
 	}
-	if active == unitAtBoot || wanted == unitAtBoot || active == wanted {
-		return nil
+	// What shall not run is stopped all the same.
+	if active == unitAtBoot || wanted == unitAtBoot || active == wanted || refused != nil && wanted != unitStopped {
+		return refused
 	}
 	if slices.ContainsFunc(s.configs, isUnitFile) {
 		// We may have been killed between its file and the reload.
@@ -328,10 +328,26 @@ func (s *unit) Write(ctx context.Context, h *host.Host, v Value) error {
 			return err
 		}
 	}
-	if err := s.run(ctx, m, active, wanted); err != nil {
+	if err := s.run(ctx, m, active, wanted); err != nil && refused == nil {
 		return fmt.Errorf("%w (it is %s now)", err, enablement)
+	} else if err != nil {
+		return errors.Join(refused, err)
 	}
-	return nil
+	return refused
+}
+
+// Inexact: some of systemd's words come of links that were made by hand or by other
+// programs, and it cannot be asked for them.
+func (s *unit) Inexact(live, want Value) string {
+	from, _, _ := strings.Cut(live.Text, ", ")
+	to, _, _ := strings.Cut(want.Text, ", ")
+	switch from {
+	case "enabled-runtime", "linked", "linked-runtime", "masked-runtime", "alias":
+		if !sameEnablement(from, to) && to != "masked" {
+			return "systemd cannot be asked to make a unit " + from
+		}
+	}
+	return ""
 }
 
 func (s *unit) enable(ctx context.Context, m manager, from, to string) error {

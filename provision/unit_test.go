@@ -556,3 +556,29 @@ off.service -> /dev/null`, links())
 		t.Error(d)
 	}
 }
+
+// Where systemd has no way back, a rollback says so, goes on, and stops what did not run.
+func TestUnitNoWayBack(t *testing.T) {
+	for _, word := range []string{"linked", "enabled-runtime", "masked-runtime"} {
+		fake := &fakeSystemd{state: host.UnitState{LoadState: "loaded", UnitFileState: "enabled", ActiveState: "active", SubState: "running"}}
+		s := newUnit("chrony.service")
+		s.connect = func(context.Context, *host.Host) (manager, error) { return fake, nil }
+		h, err := host.New(host.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := Value{Text: word + ", stopped"}
+		if s.Inexact(before, Value{Text: "enabled, started"}) == "" {
+			t.Errorf("%s can be restored", word)
+		}
+		if err := s.Write(t.Context(), h, before); err == nil || strings.Join(fake.calls, " ") != "stop" {
+			t.Errorf("%s: %v, %q", word, err, fake.calls)
+		}
+	}
+	s := newUnit("chrony.service")
+	for _, same := range []string{"disabled", "static", "enabled", "masked"} {
+		if why := s.Inexact(Value{Text: same + ", stopped"}, Value{Text: "enabled, started"}); why != "" {
+			t.Errorf("%s: %s", same, why)
+		}
+	}
+}

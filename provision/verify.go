@@ -38,7 +38,7 @@ func (e *Engine) Verify(ctx context.Context, ws []Wanted, checks []Check) (*Veri
 	if err != nil {
 		return nil, diags, err
 	}
-	v := &Verification{Pending: p.Pending()}
+	v := &Verification{Pending: pending(p.Changes)}
 	for _, c := range p.Changes {
 		switch {
 		case c.Action == AtBoot:

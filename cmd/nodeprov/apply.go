@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -65,7 +66,7 @@ profile was applied in place of an invalid one (--boot).`,
 		run := &applyRun{app: a, engine: e, phase: ph, json: asJSON, limit: try}
 		run.recover(c.Context())
 		if boot {
-			run.failOpen = true
+			run.failOpen, e.Booting = true, true
 			if ph == provision.PhaseAll && a.root == "" {
 				run.reboot = e.Host.Reboot
 			}
@@ -111,7 +112,8 @@ func (r *applyRun) recover(ctx context.Context) {
 	if report != nil {
 		fmt.Fprintf(r.stderr, "nodeprov: %s: rolled back to generation %d, %d settings restored\n", report.Why, report.Generation, len(report.Applied))
 	}
-	if err != nil {
+	// Who may not read the state directory is told by the apply itself.
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
 		// Early at boot, files may not be writable yet: the later run does it.
 		r.complain(err)
 	}
@@ -171,7 +173,7 @@ func (r *applyRun) apply(ctx context.Context, in *input, ws []provision.Wanted, 
 // nothing was done.
 func (r *applyRun) attempt(ctx context.Context, in *input, ws []provision.Wanted, degraded string) (*provision.Report, error) {
 	o := provision.ApplyOptions{
-		Phase: r.phase, Source: in.src, Sources: in.profile.Sources, Vars: in.vars, Degraded: degraded,
+		Phase: r.phase, Source: in.src, Sources: in.profile.Sources, Vars: in.keptVars(), Degraded: degraded,
 		FailOpen: r.failOpen, Reboot: r.reboot, Saved: r.plan, Try: r.limit,
 	}
 	if !r.json {

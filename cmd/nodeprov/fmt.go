@@ -76,7 +76,9 @@ func (a *app) formatted(name string, src profile.Source, text []byte, same, chec
 		}
 	}
 	if !same && (check || !stdin) {
-		fmt.Fprintln(a.stdout, src.Name)
+		if _, err := fmt.Fprintln(a.stdout, src.Name); err != nil {
+			return err
+		}
 	}
 	if !same && showDiff {
 		if _, err := a.stdout.Write(diff.Diff(src.Name, src.Text, src.Name+" (formatted)", text)); err != nil {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
 	"golang.org/x/term"
@@ -20,6 +21,7 @@ import (
 	"github.com/nodeprov/nodeprov/internal/cli"
 	"github.com/nodeprov/nodeprov/provision"
 	"github.com/nodeprov/nodeprov/provision/host"
+	"github.com/nodeprov/nodeprov/provision/profile"
 )
 
 // The exit codes.
@@ -81,6 +83,8 @@ type app struct {
 	stateDir string
 	root     string
 	noColor  bool
+	// printed: stdout has its JSON document.
+	printed bool
 }
 
 // run runs one command line and returns the exit code.
@@ -103,6 +107,11 @@ func run(ctx context.Context, e env) int {
 		return code.code
 	}
 	a.complain(err)
+	// Who asked for JSON gets some, always, and in the form that mistakes of a profile
+	// have.
+	if o := cmd.Flags().Lookup("output"); o != nil && o.Value.String() == "json" && !a.printed {
+		_ = a.printJSON(profile.JSON(nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: err.Error()}}))
+	}
 	return exitError
 }
 
@@ -243,7 +252,7 @@ func (a *app) getenv(name string) string {
 // names another one.
 func (a *app) live(verb string) (*provision.Engine, error) {
 	if a.root != "" {
-		return nil, cli.Usage(fmt.Errorf("%s --root: needs the running machine, and %s is only files (plan, apply, verify, rollback, status, show, validate and install take --root)", verb, a.root))
+		return nil, cli.Usage(fmt.Errorf("%s --root: needs the running machine, and %s is only files (validate, fmt, import, plan, apply, verify, rollback, status, show, install and uninstall take --root)", verb, a.root))
 	}
 	h, err := host.New(host.Options{})
 	if err != nil {

@@ -25,8 +25,11 @@ boot, not a newer text: what is in force stays one profile. What other devices
 have, and what is of no device, is left alone.`,
 		Example: `  nodeprov nic eth0`,
 		Args: func(c *cobra.Command, args []string) error {
-			if len(args) != 1 || args[0] == "" || strings.ContainsAny(args[0], "/ ") {
+			if len(args) != 1 {
 				return cli.Usage(fmt.Errorf("nic takes one DEVICE, and has %q", args))
+			}
+			if args[0] == "" || strings.ContainsAny(args[0], "/ ") {
+				return cli.Usage(fmt.Errorf("nic: %q is no name that a device can have (ip link lists them)", args[0]))
 			}
 			return nil
 		},
@@ -167,7 +170,8 @@ func evaluateDevices(ctx context.Context, e *provision.Engine, in *input, device
 	if err != nil {
 		return nil, err
 	}
-	if in.diags.HasErrors() || in.load(e.Kinds, &f, provision.Constructs(e.Kinds, provision.PhaseNIC("any"))) == nil {
+	in.load(e.Kinds, &f, provision.Constructs(e.Kinds, provision.PhaseNIC("any")))
+	if in.profile == nil {
 		return nil, in.diags
 	}
 	if devices == nil {
@@ -175,7 +179,7 @@ func evaluateDevices(ctx context.Context, e *provision.Engine, in *input, device
 			devices = append(devices, n.Name)
 		}
 	}
-	sets := &deviceSettings{of: make(map[string][]provision.Wanted), src: in.src, sources: in.profile.Sources, vars: in.vars}
+	sets := &deviceSettings{of: make(map[string][]provision.Wanted), src: in.src, sources: in.profile.Sources, vars: in.keptVars()}
 	all := e.DesiredByDevice(in.profile, &f)
 	for _, device := range devices {
 		if ws := all[device]; len(ws) > 0 {

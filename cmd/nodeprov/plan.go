@@ -3,11 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/nodeprov/nodeprov/internal/cli"
+	"github.com/nodeprov/nodeprov/profiles"
 	"github.com/nodeprov/nodeprov/provision"
 )
 
@@ -20,9 +23,9 @@ func (a *app) planCommand() *cobra.Command {
 		Short: "Show what apply would change, and change nothing",
 		Long: `Reads the machine and shows what apply would change, value by value:
 
-  ~ change   + create   - remove   < restore what was there before nodeprov
-  ! not possible here   o the same, and the profile says that this is fine
-  . left to a later run, or to the boot of an image
+    ~ change   + create   - remove   < restore what was there before nodeprov
+    ! not possible here   o the same, and the profile says that this is fine
+    . left to a later run, or to the boot of an image
 
 With --out the plan is kept in a file, and "apply FILE" does exactly that: it refuses
 where the profile, the host, the generation or a value has changed since. The file
@@ -56,6 +59,12 @@ holds no secret: sensitive variables have to be given again.`,
 		name := a.path(args)
 		if c.Flags().Changed("out") && (out == "" || name == "-" || ph != provision.PhaseAll || a.root != "") {
 			return cli.Usage(errors.New("--out needs a file's name, and a whole profile in a file, of this machine (no standard input, --phase or --root)"))
+		}
+		if out != "" && !strings.HasPrefix(name, profiles.Scheme) {
+			// An apply of the plan finds the profile from any directory.
+			if name, err = filepath.Abs(name); err != nil {
+				return fmt.Errorf("plan: %w", err)
+			}
 		}
 		in, err := a.input(name, v)
 		if err != nil {
@@ -91,6 +100,8 @@ holds no secret: sensitive variables have to be given again.`,
 			}
 		}
 		switch {
+		case s.Bad() > 0 && out != "":
+			return &codeError{exitError, fmt.Errorf("plan: %d of the settings cannot be applied here; %s was not written", s.Bad(), out)}
 		case s.Bad() > 0:
 			return &codeError{exitError, fmt.Errorf("plan: %d of the settings cannot be applied here", s.Bad())}
 		case detailed && s.Due() > 0:

@@ -57,6 +57,18 @@ func (a *app) keptInput(k *provision.Kept) *input {
 	return &input{app: a, src: k.Source(), vars: k.Vars, kept: k, sources: slices.Clone(k.Sources)}
 }
 
+// keptVars are the variables as the state directory may have them: without the
+// values of those that the evaluated profile says are sensitive.
+func (in *input) keptVars() []profile.Assignment {
+	kept := slices.Clone(in.vars)
+	for i, v := range kept {
+		if slices.Contains(in.profile.Sensitive, v.Name) {
+			kept[i] = v.Withhold()
+		}
+	}
+	return kept
+}
+
 // path is FILE, or the default one.
 func (a *app) path(args []string) string {
 	if len(args) > 0 {
@@ -91,7 +103,14 @@ func (a *app) source(name string) (profile.Source, error) {
 	}
 	text, err := readText(name)
 	if err != nil {
-		return profile.Source{}, fmt.Errorf("profile: %w (write one there, or name another FILE)", err)
+		remedy := "name another FILE"
+		switch {
+		case isMissing(err):
+			remedy = "write one there, or " + remedy
+		case errors.Is(err, fs.ErrPermission):
+			remedy = "run as root, or " + remedy
+		}
+		return profile.Source{}, fmt.Errorf("profile: %w (%s)", err, remedy)
 	}
 	return profile.Source{Name: name, Text: text}, nil
 }
@@ -123,6 +142,9 @@ func (in *input) find(from, ref string) (profile.Source, error) {
 		return in.kept.Include(from, ref)
 	case builtin || strings.HasPrefix(ref, profiles.Scheme):
 		return profiles.Include(from, ref)
+	}
+	if strings.Contains(ref, "://") {
+		return profile.Source{}, errors.New("it is no path (what is elsewhere has to be fetched before, and be included as a file; builtin:// is all that nodeprov has itself)")
 	}
 	name := profile.Resolve(from, ref)
 	if name == filepath.Clean(in.src.Name) {
@@ -370,6 +392,7 @@ func (a *app) show(v interface {
 }
 
 func (a *app) printJSON(v any) error {
+	a.printed = true
 	e := json.NewEncoder(a.stdout)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nodeprov/nodeprov/provision"
+	"github.com/nodeprov/nodeprov/provision/host"
 	"github.com/nodeprov/nodeprov/provision/profile"
 )
 
@@ -88,5 +89,18 @@ func TestKeptInput(t *testing.T) {
 	in = (&app{}).keptInput(k)
 	if p := in.load(provision.Kinds(), nil, nil); in.profile != nil || p == nil || !strings.Contains(summarize(in.diags), "/gone/lib/a.hcl:4:") {
 		t.Error(in.diags)
+	}
+}
+
+// A mistake of the language is told, and is no crash of the units that udev starts.
+func TestEvaluateDevicesBad(t *testing.T) {
+	h, err := host.New(host.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := &input{app: &app{}, src: profile.Source{Name: "p.hcl", Text: []byte("nodeprov {\n  schema = 1\n}\nnic \"x\" {\n  name = \"none0\"\n  mtuu = 1500\n}\n")}}
+	_, err = evaluateDevices(t.Context(), &provision.Engine{Host: h, Kinds: provision.Kinds()}, in, nil)
+	if err == nil || !strings.Contains(err.Error(), `no attribute "mtuu"`) {
+		t.Error(err)
 	}
 }

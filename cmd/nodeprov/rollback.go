@@ -24,7 +24,7 @@ Values that a reboot resets go back to what they were when this boot began, not
 to what an earlier boot had.`,
 		Example: `  nodeprov rollback
   nodeprov rollback --to 0   # as before nodeprov
-  nodeprov status            # shows the generations`,
+  nodeprov show --all        # the generations`,
 		Args: cli.NoArgs,
 	}
 	output := outputFlag(c)

@@ -32,6 +32,8 @@ fights for long. Other values that differ are reported in its log and left alone
 holds the PM-QoS request of cpu { force_latency }.
 
 It does nothing until something was applied in this boot, nor after a rollback.`,
+		Example: `  systemctl status nodeprov-watch   # what it has mended, and what it left alone
+  nodeprov watch                    # by hand, until it is interrupted`,
 		Args: cli.NoArgs,
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {

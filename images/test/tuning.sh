@@ -1,12 +1,13 @@
 #!/bin/sh
 # shellcheck source-path=SCRIPTDIR
-# usage: tuning.sh [--guard]
+# usage: tuning.sh [--whole]
 # The node as tuning.hcl describes it, on a machine with four CPUs, two NUMA nodes and a
 # NIC of four queues. What is checked is asked of the kernel, systemd, ip, tc and
 # ethtool. cloud-init delivers the profile at the first boot, whose apply does all of it,
-# changes the kernel's command line and reboots: the test begins in the second boot. With
-# --guard the third gets an argument that GRUB does not hand over, so that it reboots by
-# itself, once; and the fourth gives up, and has all the rest.
+# changes the kernel's command line and reboots: the test begins in the second boot.
+# --whole adds what takes GRUB, and so time: a rollback and another apply; and an argument
+# that GRUB does not hand over, for which the third boot reboots by itself, once, and the
+# fourth gives up and has all the rest.
 cd "$(dirname "$0")" || exit 1
 # shellcheck source=look.sh
 . ./look.sh
@@ -255,11 +256,13 @@ case $(boots) in
 	test_hardware
 	test_units
 	test_live
-	# First, for it leads to the values before nodeprov's first change: a value changed by hand is one, too.
-	test_rollback
+	# Before the others, for it leads to the values before nodeprov's first change: a value changed by hand is one, too.
+	if [ "$1" = --whole ]; then
+		test_rollback
+	fi
 	test_drift
 	test_watch
-	if [ "$1" = --guard ]; then
+	if [ "$1" = --whole ]; then
 		own_entry
 		sed -i 's/set *= { skew_tick/set = { nodeprov_test = "lost", skew_tick/' /etc/nodeprov/profile.hcl
 		finish 3

@@ -82,3 +82,23 @@ func FuzzParseVars(f *testing.F) {
 		render(t, diags, src)
 	})
 }
+
+// A value that was not kept is unknown, and secret as ever.
+func TestWithhold(t *testing.T) {
+	src := Source{Name: "p.hcl", Text: []byte("nodeprov {\n  schema = 1\n}\nvariable \"token\" {\n  type      = string\n  sensitive = true\n  default   = \"x\"\n}\nnote \"n\" {\n  text = var.token\n}\n")}
+	given := Assignment{Name: "token", Text: "hunter2", From: "--var"}
+	kept := given.Withhold()
+	if kept.Text != "" || kept.Value != cty.NilVal {
+		t.Error("the value is kept")
+	}
+	p, diags := Load(src, Options{
+		Schemas: []Schema{{Type: "note", Label: "name", Attrs: []Attr{{Name: "text", Type: cty.String}}}},
+		Vars:    []Assignment{kept},
+	})
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	if v := p.Blocks[0].Attrs["text"].Value; v.IsKnown() || !v.HasMark(Sensitive) {
+		t.Errorf("%#v", v)
+	}
+}

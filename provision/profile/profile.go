@@ -42,6 +42,15 @@ type Assignment struct {
 	Lenient bool
 }
 
+// withheld is where an assignment without its value came from.
+const withheld = "a place that its value was not kept from, as it is sensitive"
+
+// Withhold is a without its value, for what must not hold secrets: Load takes the
+// variable as one that is not known.
+func (a Assignment) Withhold() Assignment {
+	return Assignment{Name: a.Name, From: withheld, Lenient: a.Lenient}
+}
+
 // Options are what a profile is evaluated with.
 type Options struct {
 	// Schemas are the constructs besides the language's own.

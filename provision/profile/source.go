@@ -101,7 +101,7 @@ func (src Source) check() *hcl.Diagnostic {
 func (src Source) checkText() *hcl.Diagnostic {
 	if len(src.Text) > MaxSize {
 		return problem(src.start(), "File too large",
-			"%s has %d bytes, and %d are allowed. Is this the right file?", src.Name, len(src.Text), MaxSize)
+			"%s has more than %d bytes, which is the most. Is this the right file?", src.Name, MaxSize)
 	}
 	if bytes.HasPrefix(src.Text, []byte{0xEF, 0xBB, 0xBF}) {
 		return problem(src.start(), "Byte order mark",

@@ -220,6 +220,10 @@ func (l *loader) assignOne(v *variable, a Assignment) {
 		v.assigned = a.Range
 	}
 	value := a.Value
+	if value == cty.NilVal && a.From == withheld {
+		v.set(cty.UnknownVal(v.ty))
+		return
+	}
 	if value == cty.NilVal {
 		var err error
 		if value, err = v.parse(a.Text); err != nil {
