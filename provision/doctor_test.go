@@ -134,3 +134,13 @@ func golden(t *testing.T, file, got string) {
 		t.Errorf("%s: %s", file, d)
 	}
 }
+
+// In a network namespace other than the first, default_qdisc cannot be seen.
+func TestDoctorHiddenQdisc(t *testing.T) {
+	h, _, _ := treeHost(t, map[string]string{"/proc/sys/net/ipv4/tcp_congestion_control": "bbr\n"})
+	d := newDoctor(t.Context(), h, host.Facts{}, Kinds())
+	d.f.Kernel.Version = "6.12.0"
+	if r := d.bbr(); !strings.HasPrefix(r.Why, "paced by TCP itself: net.core.default_qdisc is not fq") {
+		t.Errorf("%q", r.Why)
+	}
+}

@@ -173,7 +173,7 @@ nic "b" {
 		for _, d := range diags {
 			got = append(got, d.Severity)
 		}
-		if d := cmp.Diff(want, got); d != "" {
+		if d := gocmp.Diff(want, got); d != "" {
 			t.Errorf("booting %v: %s\n%v", booting, d, diags)
 		}
 	}

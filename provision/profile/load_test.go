@@ -666,7 +666,7 @@ func TestLimits(t *testing.T) {
 	})
 	t.Run("size", func(t *testing.T) {
 		src := Source{Name: "profile.hcl", Text: []byte(header1 + strings.Repeat("#", MaxSize))}
-		if p, diags := Load(src, Options{}); p != nil || len(diags) != 1 || diags[0].Summary != "File too large" {
+		if p, diags := Load(src, Options{}); p != nil || len(diags) != 1 || diags[0].Summary != "File too large" || !strings.Contains(diags[0].Detail, "more than 1048576 bytes") {
 			t.Error(diags)
 		}
 		src.Text = src.Text[:MaxSize]
