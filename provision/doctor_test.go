@@ -137,7 +137,10 @@ func golden(t *testing.T, file, got string) {
 
 // In a network namespace other than the first, default_qdisc cannot be seen.
 func TestDoctorHiddenQdisc(t *testing.T) {
-	h, _, _ := treeHost(t, map[string]string{"/proc/sys/net/ipv4/tcp_congestion_control": "bbr\n"})
+	h, _, _ := treeHost(t, map[string]string{
+		"/proc/sys/net/ipv4/tcp_congestion_control":           "bbr\n",
+		"/proc/sys/net/ipv4/tcp_available_congestion_control": "cubic bbr\n",
+	})
 	d := newDoctor(t.Context(), h, host.Facts{}, Kinds())
 	d.f.Kernel.Version = "6.12.0"
 	if r := d.bbr(); !strings.HasPrefix(r.Why, "paced by TCP itself: net.core.default_qdisc is not fq") {

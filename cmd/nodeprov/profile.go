@@ -157,9 +157,11 @@ func (in *input) find(from, ref string) (profile.Source, error) {
 	return profile.Source{Name: name, Text: text}, nil
 }
 
-// disk is where a file of the profile is: below --root, if its path is absolute.
+// disk is where a file of the profile is: below --root, if its path is absolute. One
+// that was found from a FILE below --root is there already.
 func (in *input) disk(name string) string {
-	if filepath.IsAbs(name) {
+	root := filepath.Clean(in.app.root) + "/"
+	if filepath.IsAbs(name) && !strings.HasPrefix(name, root) {
 		return in.app.below(name)
 	}
 	return name
