@@ -7,22 +7,27 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 )
 
 // killed applies a profile of every kind that a network namespace has, kills it
 // at a random moment, and rolls back: the kernel must have what it had, whatever
-// the journal says. It runs inside TestInNetNS.
+// the journal says. It runs inside TestInNetNS, where /sys shows the namespace.
 func killed(t *testing.T) {
-	const kills = 50
+	const kills = 200
 	dir := t.TempDir()
 	state := filepath.Join(dir, "state")
-	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "kill0", MTU: 1500}, PeerName: "kill1"}
+	link := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: "kill0", MTU: 1500, NumTxQueues: 4, NumRxQueues: 4},
+		PeerName:  "kill1", PeerNumTxQueues: 4, PeerNumRxQueues: 4,
+	}
 	if err := netlink.LinkAdd(link); err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +46,10 @@ func killed(t *testing.T) {
 		}
 		b.WriteString("}\n")
 		for j, nic := range []string{"kill0", "kill1"}[:2-i] {
-			fmt.Fprintf(&b, "nic %q {\n  name = %q\n  mtu  = %d\n}\n", nic, nic, 9000-100*j-i)
+			fmt.Fprintf(&b, "nic %q {\n  name = %q\n  mtu  = %d\n", nic, nic, 9000-100*j-i)
+			fmt.Fprintf(&b, "  txqueuelen = %d\n  features = { \"tx-nocache-copy\" = true, \"rx-gro\" = %t }\n", 2000+i, i == 0)
+			fmt.Fprintf(&b, "  xps = \"per-queue\"\n  rps = \"all\"\n  rfs = %d\n", 1024<<i)
+			fmt.Fprintf(&b, "  qdisc \"pfifo\" {\n    options = { limit = %d }\n  }\n}\n", 3000+i)
 		}
 		p[i] = filepath.Join(dir, fmt.Sprintf("p%d.hcl", i))
 		if err := os.WriteFile(p[i], []byte(b.String()), 0o600); err != nil {
@@ -108,6 +116,9 @@ func killed(t *testing.T) {
 	t.Logf("%d kills within %s; %d of them met an apply that had changed something", i, took, midway)
 }
 
+// handles are the numbers of qdiscs.
+var handles = regexp.MustCompile(`(qdisc [a-z_]+|parent) [0-9a-f]+:`)
+
 // kernel is all that the network namespace has of settings.
 func kernel(t *testing.T) map[string]string {
 	t.Helper()
@@ -130,6 +141,34 @@ func kernel(t *testing.T) map[string]string {
 	}
 	for _, l := range links {
 		all["mtu of "+l.Attrs().Name] = fmt.Sprint(l.Attrs().MTU)
+		all["txqueuelen of "+l.Attrs().Name] = fmt.Sprint(l.Attrs().TxQLen)
+		for _, glob := range []string{"rx-*/rps_*", "tx-*/xps_cpus"} {
+			paths, err := filepath.Glob("/sys/class/net/" + l.Attrs().Name + "/queues/" + glob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, path := range paths {
+				if b, err := os.ReadFile(path); err == nil {
+					all[path] = string(b)
+				}
+			}
+		}
 	}
+	out, err := exec.CommandContext(t.Context(), "tc", "qdisc", "show").CombinedOutput()
+	if err != nil {
+		t.Fatalf("tc: %v\n%s (install iproute2)", err, out)
+	}
+	// A new discipline has another handle.
+	all["qdiscs"] = handles.ReplaceAllString(string(out), "$1 :")
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	features, err := e.Features("kill0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all["features"] = fmt.Sprint(features) // sorted by key
 	return all
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -51,7 +52,7 @@ func TestNetNS(t *testing.T) {
 	}
 	c := exec.CommandContext(t.Context(), self, "-test.run=^TestInNetNS$", "-test.v")
 	c.Env = append(os.Environ(), hostNetNS+"="+netns(t))
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
 	out, err := c.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: TestInNetNS") {
 		t.Errorf("%v\n%s", err, out)
@@ -71,6 +72,13 @@ func TestInNetNS(t *testing.T) {
 	}
 	if outside == netns(t) {
 		t.Fatal("this is the host's network namespace")
+	}
+	// The files of a device's queues are in the /sys of its namespace only.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
+		t.Fatal(err)
 	}
 	scripts, err := filepath.Glob("testdata/netns/*.txtar")
 	if err != nil || len(scripts) == 0 {
