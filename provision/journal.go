@@ -260,14 +260,19 @@ func (j *journal) append(rs ...record) (err error) {
 	return nil
 }
 
-// compact drops what can never be used again, when a new boot made that true:
-// runtime values of older boots, and their refusals. The file is replaced at once or
-// not at all.
+// compactFrom is how many records a journal has at least that is compacted within a
+// boot. Each apply reads all of them: some 10 µs a record.
+const compactFrom = 512
+
+// compact drops what can never be used again: runtime values of older boots, and their
+// refusals, once a new boot made that true; and what was undone, when it is most of
+// the journal. The file is replaced at once or not at all.
 func (j *journal) compact() error {
 	dead := func(r record) bool {
 		return r.Boot != j.boot && (r.Type == recChange && r.Lifetime == Runtime || r.Type == recRefused)
 	}
-	if !slices.ContainsFunc(j.records, dead) {
+	stale := slices.ContainsFunc(j.records, dead)
+	if !stale && len(j.records) < compactFrom {
 		return nil
 	}
 	keep := []record{{Type: recCount, Gen: j.highest()}}
@@ -299,6 +304,9 @@ func (j *journal) compact() error {
 			}
 		}
 	}
+	if !stale && len(keep) > len(j.records)/2 {
+		return nil
+	}
 	var b []byte
 	for i := range keep {
 		b = keep[i].appendLine(b)
@@ -314,7 +322,11 @@ func (j *journal) compact() error {
 // holds: not undone, and not of a runtime value, or a refusal, in an older boot.
 func (j *journal) live() []bool {
 	live := make([]bool, len(j.records))
+	of := make(map[string][]int) // the records of a key so far
 	for i, r := range j.records {
+		if r.Key != "" && r.Type != recUndo {
+			of[r.Key] = append(of[r.Key], i)
+		}
 		switch r.Type {
 		case recChange:
 			live[i] = r.Lifetime != Runtime || r.Boot == j.boot
@@ -323,8 +335,8 @@ func (j *journal) live() []bool {
 		case recRefused:
 			live[i] = r.Boot == j.boot
 		case recUndo:
-			for n := range i {
-				if c := j.records[n]; c.Key == r.Key && c.Gen > r.Gen {
+			for _, n := range of[r.Key] {
+				if j.records[n].Gen > r.Gen {
 					live[n] = false
 				}
 			}

@@ -3,6 +3,7 @@ package provision
 import (
 	"bytes"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -159,4 +160,29 @@ func FuzzJournal(f *testing.F) {
 			t.Fatalf("(-want +got):\n%s", d)
 		}
 	})
+}
+
+// What was undone does not stay for ever: a journal that is mostly that is compacted
+// within a boot, and knows the same afterwards.
+func TestJournalCompactedWithinBoot(t *testing.T) {
+	m := newMemory("sysctl/a", "1", "sysctl/b", "2", "file/f", "old")
+	e := newEngine(t, m)
+	mustApply(t, e, wants(m, "file/f", "new"))
+	for i := range compactFrom / 4 {
+		mustApply(t, e, wants(m, "sysctl/a", strconv.Itoa(10+i), "sysctl/b", "7", "file/f", "new"))
+		mustRollback(t, e, 1)
+	}
+	mustApply(t, e, wants(m, "sysctl/a", "9", "file/f", "new"))
+	j, err := e.openJournal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(j.records) > compactFrom {
+		t.Errorf("%d records", len(j.records))
+	}
+	mustRollback(t, e, 0)
+	want := map[string]string{"sysctl/a": "1", "sysctl/b": "2", "file/f": "old"}
+	if d := cmp.Diff(want, m.values); d != "" {
+		t.Error(d)
+	}
 }
