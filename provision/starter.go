@@ -85,10 +85,11 @@ func (s *starter) include(why string, decide bool, names ...string) {
 
 func (s *starter) collect(role string) {
 	d, f := s.d, s.facts
-	s.include("", false, "base", "kubelet-defaults")
 	switch role {
 	case "server", "agent":
-		s.include("", false, "k3s-"+role)
+		s.include("", false, "k3s-"+role) // which includes base
+	default:
+		s.include("", false, "base")
 	}
 	s.include("for bulk transfers: larger socket buffers, the CPU at full speed", true, "network-throughput")
 	s.include("for quick answers: busy polling, shallow C-states; takes more power", true, "network-latency")

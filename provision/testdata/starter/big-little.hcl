@@ -7,7 +7,6 @@ nodeprov {
   schema = 1
   include = [
     # "builtin://base", # left out, as it does not plan here: Host does not match: This profile is for kernels >= 5.15, and this host runs 5.10.160. Boot such a kernel, or use a profile that is written for 5.10.160
-    "builtin://kubelet-defaults",
     # "builtin://network-throughput", # for bulk transfers: larger socket buffers, the CPU at full speed
     # "builtin://network-latency", # for quick answers: busy polling, shallow C-states; takes more power
   ]

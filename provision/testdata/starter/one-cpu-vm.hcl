@@ -7,7 +7,6 @@ nodeprov {
   schema = 1
   include = [
     "builtin://base",
-    "builtin://kubelet-defaults",
     # "builtin://network-throughput", # for bulk transfers: larger socket buffers, the CPU at full speed
     # "builtin://network-latency", # for quick answers: busy polling, shallow C-states; takes more power
   ]
