@@ -35,7 +35,7 @@ run: build ## the whole path in a throwaway sandbox: plan, apply, verify, lbd, r
 
 .PHONY: test
 test: bin/apiserver ## all tests on this machine's kernel, with the race detector (root)
-	@$(NEED) gcc:gcc /usr/include/stdio.h:libc6-dev
+	@$(NEED) gcc:gcc /usr/include/stdio.h:libc6-dev tc:iproute2
 	$(GO) vet ./...
 	@.ci/test -race $(TESTFLAGS) ./...
 

@@ -26,6 +26,8 @@ type Host struct {
 	root string
 	// systemd is the connection that Systemd has opened, or nil.
 	systemd *Systemd
+	// modules are depmod's lists that were read, by path.
+	modules map[string]moduleList
 }
 
 // New returns the Host at o.Root, which must exist.

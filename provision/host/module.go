@@ -125,20 +125,38 @@ func (h *Host) findModule(release, name string) (builtIn, loadable bool, err err
 	return false, loadable, err
 }
 
+// listed tells whether one of depmod's lists has the module. Each is read once, as it
+// is long, until it is written anew.
 func (h *Host) listed(list, name string) (bool, error) {
-	b, err := h.ReadFile(list)
+	written, err := h.ModTime(list)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	for line := range bytes.Lines(b) {
-		if moduleOfLine(line) == name {
-			return true, nil
-		}
+	if l, ok := h.modules[list]; ok && l.written.Equal(written) {
+		return l.names[name], nil
 	}
-	return false, nil
+	b, err := h.ReadFile(list)
+	if err != nil {
+		return false, err
+	}
+	names := make(map[string]bool)
+	for line := range bytes.Lines(b) {
+		names[moduleOfLine(line)] = true
+	}
+	if h.modules == nil {
+		h.modules = make(map[string]moduleList)
+	}
+	h.modules[list] = moduleList{written, names}
+	return names[name], nil
+}
+
+// moduleList is what a list of depmod's had when it was written last.
+type moduleList struct {
+	written time.Time
+	names   map[string]bool
 }
 
 // moduleOfLine is the module of a line of modules.dep or modules.builtin:
