@@ -375,9 +375,13 @@ func (f *sysctlFile) recorded(s *sysctl, w *wish) func(Value) (Value, error) {
 // not asked which keys it has.
 func (f *sysctlFile) value(h *host.Host) Value {
 	var b strings.Builder
+	contested := func(l sysctlLine) bool { return l.always && f.contested(h, l.key) }
 	for _, l := range f.lines {
 		if l.out {
-			fmt.Fprintf(&b, "-%s\n", l.key)
+			// It takes a key out of the patterns, ours among them.
+			if slices.ContainsFunc(f.lines, contested) {
+				fmt.Fprintf(&b, "-%s\n", l.key)
+			}
 			continue
 		}
 		text := strings.Join(strings.Fields(l.wish.text), " ")
@@ -387,6 +391,9 @@ func (f *sysctlFile) value(h *host.Host) Value {
 		_, there := f.answers[l.key]
 		switch {
 		case !l.always && !there && h.Live():
+		case l.always && !contested(l):
+			// A device that appears is set by its own unit, which keeps what it had. Were it
+			// by udev, from this file, nobody would know what a rollback leads to.
 		case l.wish.least != nil && !f.lowered(h, l.key, l.wish.least):
 			// Nothing would undo it, and a larger value may come from elsewhere.
 		case oneWay(l.key, text):
@@ -404,6 +411,32 @@ func (f *sysctlFile) value(h *host.Host) Value {
 	const head = "# Written by nodeprov from the node profile, so that sysctl --system keeps what\n" +
 		"# it has applied. Changes here are lost: change the profile.\n"
 	return fileValue(host.File{Mode: 0o644, Content: []byte(head + b.String())})
+}
+
+// contested tells whether the other files say something of a key, or of one that a
+// pattern may stand for.
+func (f *sysctlFile) contested(h *host.Host, key string) bool {
+	parts, err := host.SplitSysctl(key)
+	if err != nil {
+		return false
+	}
+	f.elsewhere(h, parts) // reads them
+	return slices.ContainsFunc(f.entries, func(e host.SysctlEntry) bool { return mayOverlap(e.Parts, parts) })
+}
+
+// mayOverlap tells whether two keys, which may be patterns, can stand for the same one.
+// Of two patterns it is taken for granted.
+func mayOverlap(a, b []string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		pattern := strings.ContainsAny(a[i], "*?[") && strings.ContainsAny(b[i], "*?[")
+		if !pattern && !matchParts(a[i:i+1], b[i:i+1]) && !matchParts(b[i:i+1], a[i:i+1]) {
+			return false
+		}
+	}
+	return true
 }
 
 // lowered tells whether the other files give the key less than n.

@@ -246,7 +246,7 @@ func sysctlTree(devices ...string) map[string]string {
 }
 
 func TestSysctlPattern(t *testing.T) {
-	for _, tc := range []struct{ name, text, want string }{
+	for _, tc := range []struct{ name, text, want, other string }{
 		{"written out wins, null is left alone", `
 sysctl = {
   "net.ipv4.conf.*.rp_filter"        = 0
@@ -259,6 +259,7 @@ sysctl/net.ipv4.conf.all.rp_filter (warn) = 0
 sysctl/net.ipv4.conf.default.rp_filter (warn) = 0
 sysctl/net.ipv4.conf.eth0/100.rp_filter (warn) = 0
 sysctl/net.ipv4.conf.eth0.rp_filter (warn) = 1
+  /etc/sysctl.d/50-other.conf:1: net.ipv4.conf.*.rp_filter = 0 (loses against /run/sysctl.d/zz-nodeprov.conf)
 file//run/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
 # Written by nodeprov from the node profile, so that sysctl --system keeps what
 # it has applied. Changes here are lost: change the profile.
@@ -266,7 +267,7 @@ file//run/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
 net.ipv4.conf.all.rp_filter = 0
 net.ipv4.conf.default.rp_filter = 0
 -net.ipv4.conf.eth0.rp_filter = 1
--net.ipv4.conf.lo.rp_filter`},
+-net.ipv4.conf.lo.rp_filter`, "net.ipv4.conf.*.rp_filter = 0"},
 		{"tolerated, at least, all's is larger", `
 sysctl = {
   "net.ipv4.conf.eth*.rp_filter" = best_effort(1)
@@ -277,10 +278,7 @@ sysctl/net.ipv4.conf.eth0.rp_filter (tolerate) = 1
 sysctl/net.ipv4.conf.eth0/100.rp_filter (tolerate) = 1
   /proc/sys/net/ipv4/conf/all/rp_filter: 2 (the kernel takes the larger one of all's and the device's)
 sysctl/net.ipv4.conf.lo.arp_announce (warn) = 1
-file//run/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
-# Written by nodeprov from the node profile, so that sysctl --system keeps what
-# it has applied. Changes here are lost: change the profile.
--net.ipv4.conf.eth*.rp_filter = 1`},
+file//run/sysctl.d/zz-nodeprov.conf (warn) =`, ""},
 		{"two patterns", `
 sysctl = {
   "net.ipv4.conf.eth?.rp_filter" = 1
@@ -293,32 +291,25 @@ sysctl/net.ipv4.conf.eth0.rp_filter (warn) = 1
 sysctl/net.ipv4.conf.eth0/100.rp_filter (warn) = 2
 sysctl/net.ipv4.conf.eth0.arp_announce (warn) = 1
 sysctl/net.ipv4.conf.eth0/100.arp_announce (warn) = 1
-file//run/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
-# Written by nodeprov from the node profile, so that sysctl --system keeps what
-# it has applied. Changes here are lost: change the profile.
--net.ipv4.conf.eth?.rp_filter = 1
--net.ipv4.conf.*0.rp_filter = 2
--net.ipv4.conf.e*.arp_* = 1
--net.ipv4.conf.et*.arp_* = 1
-4,3: Two patterns for one key: net.ipv4.conf.eth0.rp_filter is matched by net.ipv4.conf.*0.rp_filter here and by net.ipv4.conf.eth?.rp_filter at p.hcl:6:3, with different values. Write it out, or make the patterns narrower.`},
+file//run/sysctl.d/zz-nodeprov.conf (warn) = 
+4,3: Two patterns for one key: net.ipv4.conf.eth0.rp_filter is matched by net.ipv4.conf.*0.rp_filter here and by net.ipv4.conf.eth?.rp_filter at p.hcl:6:3, with different values. Write it out, or make the patterns narrower.`, ""},
 		{"misspelt", `sysctl = { "net.ipv4.conf.*.rp_fliter" = 1 }`, `
 sysctl/net.ipv4.conf.all.rp_fliter (warn): sysctl net.ipv4.conf.all.rp_fliter: the kernel has no such key (did you mean net.ipv4.conf.all.rp_filter?)
 file//run/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
 # Written by nodeprov from the node profile, so that sysctl --system keeps what
 # it has applied. Changes here are lost: change the profile.
--net.ipv4.conf.*.rp_fliter = 1
-net.ipv4.conf.all.rp_fliter = 1`},
+net.ipv4.conf.all.rp_fliter = 1`, ""},
 		{"directories are no keys", `sysctl = { "net.ipv4.*" = 1, "kernel.pani?" = 5 }`, `
 sysctl/kernel.panic (warn) = 5
 file//run/sysctl.d/zz-nodeprov.conf (warn) = 0644 0:0
 # Written by nodeprov from the node profile, so that sysctl --system keeps what
 # it has applied. Changes here are lost: change the profile.
--net.ipv4.* = 1
--kernel.pani? = 5
-kernel.panic = 5`},
+kernel.panic = 5`, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			h, _, _ := treeHost(t, sysctlTree("lo", "eth0", "eth0.100"))
+			files := sysctlTree("lo", "eth0", "eth0.100")
+			files["etc/sysctl.d/50-other.conf"] = tc.other + "\n"
+			h, _, _ := treeHost(t, files)
 			sameText(t, tc.want, wantedOn(t, tc.text, h))
 		})
 	}
@@ -380,6 +371,7 @@ func TestSysctlFile(t *testing.T) {
 	add("net.ipv4.tcp_rmem", &wish{text: "1\t2  3"}, false)
 	add("net.netfilter.nf_conntrack_max", &wish{text: "5"}, false)
 	add("net.ipv4.conf.eth9.rp_filter", &wish{text: "1"}, false)
+	add("net.ipv4.conf.eth9.arp_ignore", &wish{text: "1"}, false) // udev would set it unseen
 	add("kernel.unknown", nil, false)
 	file := func(h *host.Host, asked bool) string {
 		var keys []kernelKey
@@ -393,6 +385,7 @@ func TestSysctlFile(t *testing.T) {
 			{File: "/etc/sysctl.d/1.conf", Parts: []string{"net", "core", "somaxconn"}, Value: "128"},
 			{File: "/etc/sysctl.d/1.conf", Parts: []string{"kernel", "pid_max"}, Value: "5000000"},
 			{File: "/etc/sysctl.d/2.conf", Parts: []string{"kernel", "*"}, Glob: true, Value: "1"},
+			{File: "/etc/sysctl.d/2.conf", Parts: []string{"net", "ipv4", "conf", "*", "rp_filter"}, Glob: true, Value: "2"},
 		}
 		for _, k := range keys {
 			live := Value{Text: "65536"}
