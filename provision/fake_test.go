@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +30,8 @@ type machine interface {
 // memory is a machine whose writes can be made to fail.
 type memory struct {
 	values map[string]string
+	// mu is for those who change values while something else reads them.
+	mu     sync.Mutex
 	writes int
 	// failAt makes the n-th write fail, counted from 1; halfway, it changes
 	// the value and fails.
@@ -68,8 +71,22 @@ func (m *memory) get(key string) (Value, error) {
 	if m.unreadable[key] {
 		return Value{}, errRead
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	t, ok := m.values[key]
 	return Value{Absent: !ok, Text: t}, nil
+}
+
+// put is a change by something else.
+func (m *memory) put(key, text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.values[key] = text
+}
+
+func (m *memory) peek(key string) string {
+	v, _ := m.get(key)
+	return v.Text
 }
 
 func (m *memory) set(key string, v Value) error {
@@ -77,7 +94,7 @@ func (m *memory) set(key string, v Value) error {
 		m.onWrite(key)
 	}
 	m.writes++
-	if m.refuse[key] || m.oneWay[key] && (v.Absent || number(v.Text) < number(m.values[key])) {
+	if m.refuse[key] || m.oneWay[key] && (v.Absent || number(v.Text) < number(m.peek(key))) {
 		return errWrite
 	}
 	failing := m.writes == m.failAt
@@ -89,11 +106,13 @@ func (m *memory) set(key string, v Value) error {
 			v.Text = strconv.Itoa(l)
 		}
 	}
+	m.mu.Lock()
 	if v.Absent {
 		delete(m.values, key)
 	} else {
 		m.values[key] = v.Text
 	}
+	m.mu.Unlock()
 	if failing {
 		return errWrite
 	}
