@@ -261,7 +261,7 @@ func (j *journal) append(rs ...record) (err error) {
 }
 
 // compactFrom is how many records a journal has at least that is compacted within a
-// boot. Each apply reads all of them: some 10 µs a record.
+// boot: each apply reads all of them.
 const compactFrom = 512
 
 // compact drops what can never be used again: runtime values of older boots, and their

@@ -282,20 +282,6 @@ func autoVars(name string) ([]string, error) {
 	return paths, nil
 }
 
-// only are the constructs that a phase evaluates; nil for all.
-func only(kinds []provision.Kind, ph provision.Phase) []string {
-	if ph != provision.PhaseEarly && ph.Device() == "" {
-		return nil
-	}
-	names := []string{}
-	for _, k := range kinds {
-		if k.Schema != nil && (ph == provision.PhaseEarly && k.Early || ph.Device() != "" && k.Device) {
-			names = append(names, k.Schema.Type)
-		}
-	}
-	return names
-}
-
 // load evaluates the constructs named only, or all for nil. The facts are nil
 // where the host is unknown; then credentials are, too. The profile is nil, or has
 // only the blocks that are without a mistake, where the diagnostics have an error.
@@ -323,7 +309,7 @@ func (in *input) load(kinds []provision.Kind, f *host.Facts, only []string) *pro
 // kinds say is told together with the mistakes of the language; with errors there
 // are no settings.
 func (in *input) wanted(e *provision.Engine, f *host.Facts, ph provision.Phase) []provision.Wanted {
-	p := in.load(e.Kinds, f, only(e.Kinds, ph))
+	p := in.load(e.Kinds, f, provision.Constructs(e.Kinds, ph))
 	if p == nil {
 		return nil
 	}

@@ -43,19 +43,19 @@ func TestCredential(t *testing.T) {
 }
 
 // A phase evaluates the constructs of its kinds, and no others.
-func TestOnly(t *testing.T) {
+func TestConstructs(t *testing.T) {
 	kinds := provision.Kinds()
-	if got := only(kinds, provision.PhaseAll); got != nil {
+	if got := provision.Constructs(kinds, provision.PhaseAll); got != nil {
 		t.Errorf("all: %q", got)
 	}
 	for _, k := range kinds {
 		if k.Schema == nil {
 			continue
 		}
-		if got := slices.Contains(only(kinds, provision.PhaseEarly), k.Schema.Type); got != k.Early {
+		if got := slices.Contains(provision.Constructs(kinds, provision.PhaseEarly), k.Schema.Type); got != k.Early {
 			t.Errorf("early: %s is %v", k.Schema.Type, got)
 		}
-		if got := slices.Contains(only(kinds, provision.PhaseNIC("eth0")), k.Schema.Type); got != k.Device {
+		if got := slices.Contains(provision.Constructs(kinds, provision.PhaseNIC("eth0")), k.Schema.Type); got != k.Device {
 			t.Errorf("nic: %s is %v", k.Schema.Type, got)
 		}
 	}

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -50,7 +48,7 @@ func (h *Host) BootLoader() BootLoader {
 	if info, err := h.ReadFile(loaderInfo); err == nil && strings.Contains(utf16Text(info), "systemd-boot") {
 		return BootLoader{Name: "systemd-boot", Evidence: loaderInfo, ByHand: kernelInstall}
 	}
-	if h.has(grubDefaults) || h.has(GRUBDropIns) {
+	if h.Exists(grubDefaults) || h.Exists(GRUBDropIns) {
 		g := BootLoader{Name: "GRUB", Evidence: grubDefaults, ByHand: "add it to GRUB_CMDLINE_LINUX in " + grubDefaults + " and have GRUB's configuration made anew (grub2-mkconfig, grubby)"}
 		if mk := h.program("grub-mkconfig"); mk != "" {
 			// The directory is Debian's addition to GRUB.
@@ -69,7 +67,7 @@ func (h *Host) BootLoader() BootLoader {
 		{Name: "extlinux", Evidence: "/boot/extlinux/extlinux.conf", ByHand: "add it to the append lines of /boot/extlinux/extlinux.conf"},
 		{Name: "zipl", Evidence: "/etc/zipl.conf", ByHand: "add it to the parameters in /etc/zipl.conf and run zipl"},
 	} {
-		if h.has(l.Evidence) {
+		if h.Exists(l.Evidence) {
 			return l
 		}
 	}
@@ -82,20 +80,11 @@ func utf16Text(b []byte) string { return strings.ReplaceAll(string(b), "\x00", "
 // program returns where a system administrator's program is, or nothing.
 func (h *Host) program(name string) string {
 	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"} {
-		if p := path.Join(dir, name); h.has(p) {
+		if p := path.Join(dir, name); h.Exists(p) {
 			return p
 		}
 	}
 	return ""
-}
-
-func (h *Host) has(p string) bool {
-	f, err := h.open(p, unix.O_PATH)
-	if err != nil {
-		return false
-	}
-	f.Close()
-	return true
 }
 
 // UpdateGRUB has GRUBConfig made anew. The error has the end of what the program
